@@ -1,0 +1,1 @@
+"""Hotswap's gateway: the service. `app.build(settings)` wires it; `cli` is the `hotswap` command."""
