@@ -17,7 +17,7 @@ NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 
 
 class State(StrEnum):
-    """registered → stable (serves a route) → retired (served once) ; deleted leaves the row, not the files."""
+    """registered → stable (serves a route) → retired (served once). Deleted leaves the row, not the files."""
 
     REGISTERED = "registered"
     STABLE = "stable"
@@ -68,7 +68,7 @@ class Reference:
 
 
 def check_name(name: str) -> str:
-    """`name`, when it can name an adapter: 1–63 of a–z 0–9 . _ -, beginning and ending with a letter or digit.
+    """`name`, when it can name an adapter: 1 to 63 of a-z 0-9 . _ -, with a letter or digit at both ends.
 
     Raises `Refused` (code `bad_name`) otherwise.
     """

@@ -1,6 +1,6 @@
 """What the gateway answers when it cannot do what was asked.
 
-    GatewayError                 has an HTTP status, an OpenAI type and code, and a message that says what to do
+    GatewayError                 has a status, an OpenAI type and code, and a message that says what to do
     ├── BadRequest          400  invalid_request_error
     ├── Unauthorized        401  authentication_error / invalid_api_key
     ├── Forbidden           403  permission_error
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 
 class GatewayError(Exception):
-    """An answer that is not the one asked for. `message` says what was wrong, with the value, and what to do."""
+    """An answer that is not the one asked for. `message` says what was wrong, the value, and what to do."""
 
     status = 500
     type = "server_error"
@@ -38,7 +38,7 @@ class GatewayError(Exception):
         self.retry_after_s = retry_after_s
 
     def headers(self) -> Mapping[str, str]:
-        """Response headers that go with this error; `retry-after` in whole seconds, rounded up, at least 1."""
+        """Response headers for this error; `retry-after` in whole seconds, rounded up, at least 1."""
         if self.retry_after_s is None:
             return {}
         return {"retry-after": str(max(1, -int(-self.retry_after_s // 1)))}

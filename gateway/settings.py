@@ -177,8 +177,7 @@ def load(
 
 def describe(model: type[BaseModel] = Settings) -> Iterator[tuple[str, str]]:
     """(dotted key, description) for every setting."""
-    for key, text in _known(model):
-        yield key, text
+    yield from _known(model)
 
 
 def value_of(settings: Settings, key: str) -> Any:
