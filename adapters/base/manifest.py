@@ -44,10 +44,11 @@ class BaseMissing(BaseError, FileNotFoundError):
 class BaseManifest:
     """The base, as `hotswap base prepare` recorded it in `base.json`.
 
-    `fingerprint` is 64 hex digits (see `fingerprint`). `known_names` are the hub ids and folder names by which
-    an adapter's config may call this base. `linears` maps the module path of every linear layer in the HF model
-    ("model.layers.0.self_attn.q_proj") to (out_features, in_features), embeddings and output head excluded.
-    `quantization` is how the checkpoint itself is stored ("none" for plain weights), not how it is served.
+    `fingerprint` is 64 hex digits (see `fingerprint`). `known_names` are the hub ids and folder names by
+    which an adapter's config may call this base. `linears` maps the module path of every linear layer in the
+    HF model ("model.layers.0.self_attn.q_proj") to (out_features, in_features), embeddings and output head
+    excluded. `quantization` is how the checkpoint itself is stored ("none" for plain weights), not how it is
+    served.
     """
 
     name: str
