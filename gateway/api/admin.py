@@ -1,0 +1,274 @@
+"""The control plane under /admin/v1, as one FastAPI app: adapters, keys, fleet. Admin keys only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+
+from adapters.archive import Extractor
+from adapters.base.manifest import BaseManifest
+from adapters.errors import AdapterError, Refused
+from adapters.preflight import Limits
+from adapters.preflight import check as preflight
+from adapters.registry import Registry
+from adapters.store import Store
+from adapters.version import Reference, Version, check_name
+from gateway.access import Key, Keys
+from gateway.api.errors import as_gateway_error, error_body
+from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavailable
+from gateway.fleet import Fleet
+from gateway.rollout.routes import Routes
+from gateway.settings import Settings
+
+log = logging.getLogger("hotswap.admin")
+
+
+class NewKey(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["admin", "inference"] = "inference"
+    label: str = Field("", max_length=200)
+
+
+class Admin:
+    """The control plane. `app` is the ASGI app; its OpenAPI document is at /admin/openapi.json."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        base: BaseManifest,
+        keys: Keys,
+        registry: Registry,
+        store: Store,
+        routes: Routes,
+        fleet: Fleet,
+    ) -> None:
+        self.settings = settings
+        self.base = base
+        self.keys = keys
+        self.registry = registry
+        self.store = store
+        self.routes = routes
+        self.fleet = fleet
+        self.app = _app(self)
+
+    async def register(
+        self, name: str, request: Request, *, promote: bool, assume_base: bool
+    ) -> tuple[Version, bool]:
+        """Streams the body into staging, checks it, and registers it. The engine sees none of it before that.
+
+        Memory does not grow with the size of the adapter. Raises `AdapterError`.
+        """
+        check_name(name)
+        with self.store.staging() as staged:
+            await self._receive(request, staged)
+            claims = await asyncio.to_thread(_claims, staged)
+            inspection = await asyncio.to_thread(
+                preflight,
+                staged,
+                self.base,
+                Limits(self.settings.engine.max_lora_rank, self.settings.registry.max_adapter_bytes),
+                claims.get("base_fingerprint"),
+                assume_base,
+            )
+            manifest = {
+                "licence": claims.get("licence", "unknown"),
+                "lineage": claims.get("lineage", {}),
+                "base_fingerprint": self.base.fingerprint,
+                "base_assumed": assume_base,
+            }
+            version, created = await self.registry.add(name, staged, manifest, inspection, by="admin")
+        if promote:
+            version = await self.registry.promote(Reference(name, digest=version.digest), by="admin")
+        await self.routes.refresh()
+        await self.collect()
+        return version, created
+
+    async def collect(self) -> list[str]:
+        """Deletes the files of versions that nothing may serve again, after the engines let go of them."""
+        deleted = []
+        for version in await self.registry.collect():
+            await self.fleet.forget(version)
+            await self.registry.forget_files(version)
+            deleted.append(version.name)
+        return deleted
+
+    async def _receive(self, request: Request, staged: Path) -> None:
+        extractor = Extractor(staged, max_bytes=self.settings.registry.max_adapter_bytes)
+        try:
+            async for chunk in request.stream():
+                if chunk:
+                    await asyncio.to_thread(extractor.feed, chunk)
+            await asyncio.to_thread(extractor.finish)
+        finally:
+            await asyncio.to_thread(extractor.close)
+
+
+def _claims(staged: Path) -> dict[str, Any]:
+    """The uploader's own manifest (`hotswap.json`), believed only where the registry can check it."""
+    path = staged / "hotswap.json"
+    if not path.exists():
+        return {}
+    try:
+        claims = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise Refused(f"hotswap.json is not JSON: {error}", code="bad_manifest") from error
+    if not isinstance(claims, dict):
+        raise Refused("hotswap.json must be a JSON object", code="bad_manifest")
+    return claims
+
+
+def _app(admin: Admin) -> FastAPI:
+    async def admin_only(request: Request) -> None:
+        header = request.headers.get("authorization")
+        if admin.keys.authenticate(header.encode("latin-1") if header else None).role != "admin":
+            raise Forbidden("this needs an admin key, and the key given is for inference only")
+
+    app = FastAPI(
+        title="Hotswap control plane",
+        docs_url="/admin/docs",
+        openapi_url="/admin/openapi.json",
+        redoc_url=None,
+        dependencies=[Depends(admin_only)],
+    )
+    _errors(app)
+    _adapters(app, admin)
+    _keys(app, admin)
+
+    @app.get("/admin/v1/fleet")
+    async def fleet() -> dict[str, Any]:
+        """Every engine: its state, why, and what is resident there."""
+        return {"data": [asdict(engine) for engine in await admin.fleet.state()]}
+
+    return app
+
+
+def _adapters(app: FastAPI, admin: Admin) -> None:
+    registry, routes = admin.registry, admin.routes
+
+    @app.get("/admin/v1/adapters")
+    async def ls() -> dict[str, Any]:
+        return {"data": [asdict(adapter) for adapter in await registry.adapters()]}
+
+    @app.post("/admin/v1/adapters/{name:path}/versions", status_code=201)
+    async def add(
+        name: str, request: Request, promote: bool = False, assume_base: bool = False
+    ) -> dict[str, Any]:
+        """Body: a plain tar of adapter_config.json, adapter_model.safetensors and, if any, hotswap.json."""
+        version, created = await admin.register(name, request, promote=promote, assume_base=assume_base)
+        return {**_shown(version), "created": created}
+
+    @app.post("/admin/v1/adapters/{ref:path}/promote")
+    async def promote(ref: str) -> dict[str, Any]:
+        version = await registry.promote(_reference(ref), by="admin")
+        await routes.refresh()
+        return _shown(version)
+
+    @app.post("/admin/v1/adapters/{name:path}/rollback")
+    async def rollback(name: str) -> dict[str, Any]:
+        version = await registry.rollback(name, by="admin")
+        await routes.refresh()
+        return _shown(version)
+
+    @app.get("/admin/v1/adapters/{ref:path}/diff")
+    async def diff(ref: str, other: str) -> dict[str, Any]:
+        return await registry.diff(_reference(ref), _reference(other))
+
+    @app.get("/admin/v1/adapters/{ref:path}")
+    async def show(ref: str) -> dict[str, Any]:
+        reference = _reference(ref)
+        if reference.number is None and reference.digest is None:
+            versions = await registry.versions(reference.adapter)
+            return {"name": reference.adapter, "versions": [_shown(version) for version in versions]}
+        return _shown(await registry.show(reference))
+
+    @app.delete("/admin/v1/adapters/{ref:path}")
+    async def remove(ref: str) -> dict[str, Any]:
+        removed = await registry.remove(_reference(ref), by="admin")
+        await routes.refresh()
+        await admin.collect()
+        return {"removed": [version.name for version in removed]}
+
+    @app.post("/admin/v1/collect")
+    async def collect() -> dict[str, Any]:
+        """Deletes the files of versions that nothing may serve again."""
+        return {"deleted": await admin.collect()}
+
+
+def _keys(app: FastAPI, admin: Admin) -> None:
+    @app.get("/admin/v1/keys")
+    async def ls() -> dict[str, Any]:
+        return {"data": [_key(key) for key in await admin.keys.list()]}
+
+    @app.post("/admin/v1/keys", status_code=201)
+    async def create(body: NewKey) -> dict[str, Any]:
+        """The secret is in this answer and nowhere else, ever again."""
+        key, secret = await admin.keys.create(body.role, body.label)
+        return {**_key(key), "secret": secret}
+
+    @app.delete("/admin/v1/keys/{key_id}")
+    async def revoke(key_id: str) -> dict[str, Any]:
+        await admin.keys.revoke(key_id)
+        return {"revoked": key_id}
+
+
+def _errors(app: FastAPI) -> None:
+    def answer(error: GatewayError) -> JSONResponse:
+        return JSONResponse(error_body(error), status_code=error.status, headers=dict(error.headers()))
+
+    def handle(kind: type[Exception], translate: Callable[[Any], GatewayError]) -> None:
+        async def handler(request: Request, error: Exception) -> JSONResponse:
+            return answer(translate(error))
+
+        app.add_exception_handler(kind, handler)
+
+    handle(GatewayError, lambda error: error)
+    handle(AdapterError, as_gateway_error)
+    handle(RequestValidationError, _invalid)
+    handle(HTTPException, lambda error: NotFound(f"{error.detail}: nothing is served there"))
+    handle(DBAPIError, _database_down)
+
+
+def _invalid(error: RequestValidationError) -> GatewayError:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:])
+    return BadRequest(f"{field}: {first['msg']}", param=field)
+
+
+def _database_down(error: DBAPIError) -> GatewayError:
+    log.warning("the database refused or was away: %s", error.orig)
+    return Unavailable(
+        "the database is away, so the control plane cannot answer; requests to /v1 go on",
+        retry_after_s=2,
+        code="database_unavailable",
+    )
+
+
+def _reference(text: str) -> Reference:
+    reference = Reference.parse(text)
+    if reference is None:
+        raise BadRequest(
+            f"{text!r} is not a reference: write name, name@v3 or name@3f9c2ab71e04", param="ref"
+        )
+    return reference
+
+
+def _shown(version: Version) -> dict[str, Any]:
+    return {**asdict(version), "name": version.name}
+
+
+def _key(key: Key) -> dict[str, Any]:
+    return asdict(key)
