@@ -55,6 +55,9 @@ class Engine(Section):
     enabled: bool = Field(True, description="start a local engine")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="cuda when an NVIDIA device is there")
     python: Path | None = Field(None, description="interpreter that has vLLM; default: the gateway's own")
+    api_key_env: str | None = Field(
+        None, description="environment variable that holds the engine's key; default: a random one per start"
+    )
     quantization: str | None = Field(
         None, description="nf4, none, or any vLLM method (awq, gptq, fp8, bitsandbytes); default: nf4 on cpu"
     )
