@@ -1,0 +1,1 @@
+"""Alembic's scripts, one linear history: `versions/NNNN_what.py` with revision "NNNN". Run by `runner`."""
