@@ -22,10 +22,10 @@ class Event:
 
 
 def stables(events: Iterable[tuple[str, int | None]]) -> list[int]:
-    """The stable versions that led to the present one, which is last; `events` are (action, version) in order.
+    """The stable versions that led to the present one, which is last; `events` are (action, version).
 
     A promotion adds one. A rollback drops what it leaves, so that a second rollback goes further back, and
-    none returns to a version that was rolled away from. Removing the adapter forgets all.
+    none returns to a version that was rolled away from. `remove` forgets all.
     """
     stack: list[int] = []
     for action, version in events:

@@ -48,14 +48,19 @@ def inspection(line: sa.Row[Any]) -> Inspection:
     )
 
 
-async def find(connection: AsyncConnection, text: str) -> sa.Row[Any]:
-    """The live version that a reference means; without a pin, the stable one. Raises `Unknown`."""
-    reference = Reference.parse(text)
-    if reference is None:
+def parse(reference: Reference | str) -> Reference:
+    """`reference`, read when it is text. Raises `Unknown` when the text cannot mean anything."""
+    parsed = Reference.parse(reference) if isinstance(reference, str) else reference
+    if parsed is None:
         raise Unknown(
-            f"{shown(text)} is no reference; write support, support@v3 or support@3f9c2ab71e04 "
+            f"{shown(reference)} is no reference; write support, support@v3 or support@3f9c2ab71e04 "
             "(12 or more hex digits)"
         )
+    return parsed
+
+
+async def find(connection: AsyncConnection, reference: Reference) -> sa.Row[Any]:
+    """The live version that a reference means; without a pin, the stable one. Raises `Unknown`."""
     query = LIVE.where(tables.adapters.c.name == reference.adapter)
     if reference.number is not None:
         query = query.where(_V.number == reference.number)
@@ -65,6 +70,8 @@ async def find(connection: AsyncConnection, text: str) -> sa.Row[Any]:
         query = query.where(_V.state == State.STABLE)
     line = (await connection.execute(query)).one_or_none()
     if line is None:
+        pin = f"v{reference.number}" if reference.number else reference.digest
+        text = f"{reference.adapter}@{pin}" if pin else reference.adapter
         raise Unknown(f"there is no {shown(text)}; `hotswap adapters ls` lists what there is")
     return line
 

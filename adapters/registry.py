@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,10 +31,10 @@ from adapters.history import Event
 from adapters.preflight import Inspection
 from adapters.store import Sealed, Store
 from adapters.strictjson import read_object, shown
-from adapters.version import SHORT, State, Version, check_name
+from adapters.version import SHORT, Reference, State, Version, check_name
 
 CHANNEL = "hotswap_registry"
-_LOCK = 0x686F7473776170  # "hotswap"
+_LOCK = 0x72656769737472  # "registr"; migrations have another
 _V = tables.versions.c
 _T = TypeVar("_T")
 
@@ -82,7 +83,7 @@ class Registry:
         self._drain = drain
 
     async def add(
-        self, name: str, staged: Path, manifest: Mapping[str, Any], inspection: Inspection, *, by: str = ""
+        self, name: str, staged: Path, manifest: dict[str, Any], inspection: Inspection, *, by: str = ""
     ) -> tuple[Version, bool]:
         """Register the checked files in `staged` as the next version of `name`; whether it is a new one.
 
@@ -91,6 +92,8 @@ class Registry:
         `StoreFull`, `Conflicting`.
         """
         check_name(name)
+        # Postgres takes no NUL and no NaN, and would say so with a much worse message.
+        manifest = read_object(json.dumps(manifest).encode(), "the manifest", code="bad_manifest")
         sealed = await _to_the_end(self._store.seal, staged)
         try:
             return await self._add(name, sealed, manifest, inspection, by)
@@ -100,7 +103,7 @@ class Registry:
             return await self._add(name, sealed, manifest, inspection, by)
 
     async def _add(
-        self, name: str, sealed: Sealed, manifest: Mapping[str, Any], inspection: Inspection, by: str
+        self, name: str, sealed: Sealed, manifest: dict[str, Any], inspection: Inspection, by: str
     ) -> tuple[Version, bool]:
         async with self._change() as connection:
             await connection.execute(insert(tables.adapters).values(name=name).on_conflict_do_nothing())
@@ -130,7 +133,7 @@ class Registry:
                 "size_bytes": sealed.size_bytes,
                 "rank": inspection.rank,
                 "inspection": dataclasses.asdict(inspection),
-                "manifest": dict(manifest),
+                "manifest": manifest,
                 "created_at": sa.func.now(),
             }
             if old is None:
@@ -188,15 +191,15 @@ class Registry:
             raise Unknown(f"there is no adapter {shown(name)}; `hotswap adapters ls` lists them")
         return [lines.version(row) for row in every if deleted or row.state != State.DELETED]
 
-    async def show(self, reference: str) -> Version:
+    async def show(self, reference: Reference | str) -> Version:
         """The version that `support@v3`, `support@3f9c…` or, for the stable one, `support` means."""
         async with self._engine.connect() as connection:
-            return lines.version(await lines.find(connection, reference))
+            return lines.version(await lines.find(connection, lines.parse(reference)))
 
-    async def inspection(self, reference: str) -> Inspection:
+    async def inspection(self, reference: Reference | str) -> Inspection:
         """What preflight found in a version when it was registered."""
         async with self._engine.connect() as connection:
-            return lines.inspection(await lines.find(connection, reference))
+            return lines.inspection(await lines.find(connection, lines.parse(reference)))
 
     async def history(self, route: str) -> list[Event]:
         """Everything that was done to a route and its adapter, oldest first."""
@@ -206,22 +209,23 @@ class Registry:
             rows = (await connection.execute(query.order_by(table.c.id))).all()
         return [Event(row.route, row.action, row.number, row.by, row.at) for row in rows]
 
-    async def promote(self, reference: str, *, by: str = "") -> Version:
+    async def promote(self, reference: Reference | str, *, by: str = "") -> Version:
         """Make a version the stable one of its adapter's route. Nothing happens when it is."""
         async with self._change() as connection:
-            if "@" not in reference:
+            pinned = lines.parse(reference)
+            if pinned == Reference(pinned.adapter):
                 raise Conflicting(
-                    f"{shown(reference)} names no version; say which: {reference}@v3, or its digest"
+                    f"{pinned.adapter!r} names no version; say which: {pinned.adapter}@v3, or its digest"
                 )
-            row = await lines.find(connection, reference)
+            row = await lines.find(connection, pinned)
             if row.state != State.STABLE:
                 await lines.point(connection, row.adapter, row.id, "promote", by)
-            return lines.version(await lines.find(connection, row.adapter))
+            return lines.version(await lines.find(connection, Reference(row.adapter)))
 
-    async def rollback(self, route: str, *, by: str = "") -> Version:
+    async def rollback(self, route: Reference | str, *, by: str = "") -> Version:
         """Go back to the version that was stable before. Raises `Conflicting` when there is none."""
         async with self._change() as connection:
-            current = await lines.find(connection, route)
+            current = await lines.find(connection, lines.parse(route))
             target = await lines.rollback_id(connection, current.adapter)
             if target is None:
                 raise Conflicting(
@@ -229,16 +233,17 @@ class Registry:
                     "exists; promote one instead (hotswap adapters versions lists them)"
                 )
             await lines.point(connection, current.adapter, target, "rollback", by)
-            return lines.version(await lines.find(connection, current.adapter))
+            return lines.version(await lines.find(connection, Reference(current.adapter)))
 
-    async def remove(self, reference: str, *, by: str = "") -> list[Version]:
+    async def remove(self, reference: Reference | str, *, by: str = "") -> list[Version]:
         """Delete a version, or the whole adapter when no version is named; what was deleted.
 
         Files stay until `forget_files`. Raises `Conflicting` for a version that is stable.
         """
         async with self._change() as connection:
-            row = await lines.find(connection, reference)
-            if "@" in reference:
+            which = lines.parse(reference)
+            row = await lines.find(connection, which)
+            if which != Reference(row.adapter):
                 if row.state == State.STABLE:
                     raise Conflicting(
                         f"{row.adapter}@v{row.number} is stable: requests for {row.adapter} go to it. "
@@ -303,13 +308,16 @@ class Registry:
             await self._drain(version)
         return [version for version in doomed if await self.forget_files(version)]
 
-    async def diff(self, a: str, b: str) -> dict[str, Any]:
+    async def diff(self, a: Reference | str, b: Reference | str) -> dict[str, Any]:
         """What differs from version `a` to `b`: {"a", "b", "facts", "config", "manifest"}.
 
         The last three map each key that differs to [value in a, value in b]; absent is None.
         """
         async with self._engine.connect() as connection:
-            rows = [await lines.find(connection, a), await lines.find(connection, b)]
+            rows = [
+                await lines.find(connection, lines.parse(a)),
+                await lines.find(connection, lines.parse(b)),
+            ]
         return {
             "a": lines.version(rows[0]).name,
             "b": lines.version(rows[1]).name,
@@ -344,7 +352,7 @@ def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]
 
 
 async def _to_the_end(work: Callable[..., _T], *arguments: object) -> _T:
-    """Run `work` in a thread. When cancelled, wait for it all the same: nobody may clean up under its feet."""
+    """Run `work` in a thread. When cancelled, wait for it all the same: nobody may clean up meanwhile."""
     future = asyncio.get_running_loop().run_in_executor(None, functools.partial(work, *arguments))
     try:
         return await asyncio.shield(future)
