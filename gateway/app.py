@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ from gateway.settings import Settings, SettingsError
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Say = Callable[[str], None]
 
 log = logging.getLogger("hotswap")
@@ -56,23 +56,25 @@ async def rooms(settings: Settings, say: Say) -> AsyncIterator[Rooms]:
         await database.migrate()
 
         store = Store(settings.store_path)
+        keys = Keys(database.engine)
+        await keys.refresh()
+        if await keys.ensure_admin(settings.state_dir / "admin.key"):
+            say(f"admin key written to {settings.state_dir / 'admin.key'}")
+        fleet = Fleet(
+            settings,
+            desired=lambda: _desired(routes),
+            path_of=lambda version: store.path(version.digest),
+            say=say,
+        )
         registry = Registry(
             database.engine,
             store,
             quota_bytes=settings.registry.quota_bytes,
             keep_versions=settings.registry.keep_versions,
+            drain=fleet.forget,
         )
-        keys = Keys(database.engine)
-        await keys.refresh()
-        if await keys.ensure_admin(settings.state_dir / "admin.key"):
-            say(f"admin key written to {settings.state_dir / 'admin.key'}")
         routes = Routes(registry, base=settings.base.name)
         await routes.refresh()
-
-        async def desired() -> Sequence[Version]:
-            return routes.desired()
-
-        fleet = Fleet(settings, desired=desired, path_of=lambda version: store.path(version.digest), say=say)
         upstream = Upstream()
         stack.push_async_callback(upstream.close)
         data_plane = DataPlane(
@@ -153,6 +155,10 @@ class Hotswap:
             await send({"type": f"lifespan.{stage}.failed", "message": str(error)})
             raise
         await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _desired(routes: Routes) -> Sequence[Version]:
+    return routes.desired()
 
 
 async def _answer(send: Send, status: int, body: dict[str, Any]) -> None:

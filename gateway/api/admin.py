@@ -24,7 +24,7 @@ from adapters.preflight import Limits
 from adapters.preflight import check as preflight
 from adapters.registry import Registry
 from adapters.store import Store
-from adapters.version import Reference, Version, check_name
+from adapters.version import Version, check_name
 from gateway.access import Key, Keys
 from gateway.api.errors import as_gateway_error, error_body
 from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavailable
@@ -92,29 +92,20 @@ class Admin:
             }
             version, created = await self.registry.add(name, staged, manifest, inspection, by="admin")
         if promote:
-            version = await self.registry.promote(Reference(name, digest=version.digest), by="admin")
+            version = await self.registry.promote(version.name, by="admin")
         await self.routes.refresh()
         await self.collect()
         return version, created
 
     async def collect(self) -> list[str]:
         """Deletes the files of versions that nothing may serve again, after the engines let go of them."""
-        deleted = []
-        for version in await self.registry.collect():
-            await self.fleet.forget(version)
-            await self.registry.forget_files(version)
-            deleted.append(version.name)
-        return deleted
+        return [version.name for version in await self.registry.reclaim()]
 
     async def _receive(self, request: Request, staged: Path) -> None:
-        extractor = Extractor(staged, max_bytes=self.settings.registry.max_adapter_bytes)
-        try:
+        with Extractor(staged, max_bytes=self.settings.registry.max_adapter_bytes) as extractor:
             async for chunk in request.stream():
-                if chunk:
-                    await asyncio.to_thread(extractor.feed, chunk)
+                await asyncio.to_thread(extractor.feed, chunk)
             await asyncio.to_thread(extractor.finish)
-        finally:
-            await asyncio.to_thread(extractor.close)
 
 
 def _claims(staged: Path) -> dict[str, Any]:
@@ -173,7 +164,7 @@ def _adapters(app: FastAPI, admin: Admin) -> None:
 
     @app.post("/admin/v1/adapters/{ref:path}/promote")
     async def promote(ref: str) -> dict[str, Any]:
-        version = await registry.promote(_reference(ref), by="admin")
+        version = await registry.promote(ref, by="admin")
         await routes.refresh()
         return _shown(version)
 
@@ -185,19 +176,18 @@ def _adapters(app: FastAPI, admin: Admin) -> None:
 
     @app.get("/admin/v1/adapters/{ref:path}/diff")
     async def diff(ref: str, other: str) -> dict[str, Any]:
-        return await registry.diff(_reference(ref), _reference(other))
+        return await registry.diff(ref, other)
 
     @app.get("/admin/v1/adapters/{ref:path}")
     async def show(ref: str) -> dict[str, Any]:
-        reference = _reference(ref)
-        if reference.number is None and reference.digest is None:
-            versions = await registry.versions(reference.adapter)
-            return {"name": reference.adapter, "versions": [_shown(version) for version in versions]}
-        return _shown(await registry.show(reference))
+        if "@" in ref:
+            return _shown(await registry.show(ref))
+        versions = await registry.versions(ref)
+        return {"name": ref, "versions": [_shown(version) for version in versions]}
 
     @app.delete("/admin/v1/adapters/{ref:path}")
     async def remove(ref: str) -> dict[str, Any]:
-        removed = await registry.remove(_reference(ref), by="admin")
+        removed = await registry.remove(ref, by="admin")
         await routes.refresh()
         await admin.collect()
         return {"removed": [version.name for version in removed]}
@@ -255,15 +245,6 @@ def _database_down(error: DBAPIError) -> GatewayError:
         retry_after_s=2,
         code="database_unavailable",
     )
-
-
-def _reference(text: str) -> Reference:
-    reference = Reference.parse(text)
-    if reference is None:
-        raise BadRequest(
-            f"{text!r} is not a reference: write name, name@v3 or name@3f9c2ab71e04", param="ref"
-        )
-    return reference
 
 
 def _shown(version: Version) -> dict[str, Any]:
