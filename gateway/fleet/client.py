@@ -1,0 +1,142 @@
+"""What we say to one engine off the request path: is it well, is our plugin there, load and unload."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+ALREADY_LOADED = "has already been loaded"
+"""What vLLM answers (400) to a second load of one name. A name never changes its content: that is success."""
+
+
+class Lost(Exception):
+    """The engine does not answer, or says that it is dead. The message says which."""
+
+
+class NoAnswer(Lost):
+    """The engine was too slow: it may be dead or only busy."""
+
+
+class LoadFailed(Exception):
+    """The engine is well and refused an adapter. The message is the engine's, without paths."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one engine listens. `key` is sent on every request; it is never shown."""
+
+    host: str
+    port: int
+    key: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, url: str, key: str | None) -> Address:
+        """Raises `ValueError` for anything but http://host:port: the relay speaks plain HTTP to engines."""
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query:
+            raise ValueError(
+                f"engine url {url!r} is not http://host:port; for TLS put a proxy beside the gateway"
+            )
+        return cls(parts.hostname, parts.port or 80, key)
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def authorization(self) -> bytes | None:
+        return f"Bearer {self.key}".encode() if self.key else None
+
+
+class Client:
+    """One engine's HTTP, on a connection pool of its own. Close it."""
+
+    def __init__(self, address: Address, *, probe_timeout_s: float, load_timeout_s: float) -> None:
+        headers = {"authorization": f"Bearer {address.key}"} if address.key else {}
+        self._probe_timeout_s = probe_timeout_s
+        self._load_timeout_s = load_timeout_s
+        self._http = httpx.AsyncClient(
+            base_url=address.url,
+            headers=headers,
+            trust_env=False,  # a proxy for the internet is not one for engines
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # unused: the default one reads all CA files
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def health(self) -> None:
+        """Returns when the engine says that it can work; raises `Lost` otherwise."""
+        answer = await self._send("GET", "/health", self._probe_timeout_s)
+        if answer.status_code != 200:
+            raise Lost(f"/health answered {answer.status_code}")
+
+    async def models(self) -> frozenset[str]:
+        """Every name that the engine answers to. Raises `Lost`."""
+        answer = await self._send("GET", "/v1/models", self._probe_timeout_s)
+        if answer.status_code != 200:
+            raise Lost(f"/v1/models answered {answer.status_code}: {_message(answer)}")
+        try:
+            return frozenset(str(model["id"]) for model in answer.json()["data"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise Lost(f"/v1/models is not a list of models: {_message(answer)}") from error
+
+    async def plugin(self) -> Mapping[str, Any] | None:
+        """Our plugin's report, None when the engine has no such endpoint. Raises `Lost`."""
+        answer = await self._send("GET", "/hotswap/v1/plugin", self._probe_timeout_s)
+        if answer.status_code == 404:
+            return None
+        if answer.status_code != 200:
+            raise Lost(f"/hotswap/v1/plugin answered {answer.status_code}: {_message(answer)}")
+        try:
+            report: Mapping[str, Any] = answer.json()
+        except ValueError as error:
+            raise Lost(f"/hotswap/v1/plugin did not answer JSON: {_message(answer)}") from error
+        return report
+
+    async def load(self, name: str, path: Path) -> None:
+        """Registers and loads an adapter; one that is there already is success.
+
+        `path` is absolute: vLLM takes a relative one for a hub id and downloads inside the engine loop.
+        Raises `LoadFailed` when the engine refuses, `Lost` when it is gone.
+        """
+        body = {"lora_name": name, "lora_path": str(path)}
+        answer = await self._send("POST", "/v1/load_lora_adapter", self._load_timeout_s, body)
+        if answer.status_code == 200:
+            return
+        message = _message(answer)
+        if answer.status_code == 400 and ALREADY_LOADED in message:
+            return
+        raise LoadFailed(message.replace(str(path), name))
+
+    async def unload(self, name: str) -> None:
+        """Makes the engine forget the name; one it does not know is success. Raises as `load` does."""
+        body = {"lora_name": name}
+        answer = await self._send("POST", "/v1/unload_lora_adapter", self._load_timeout_s, body)
+        if answer.status_code not in (200, 404):
+            raise LoadFailed(_message(answer))
+
+    async def _send(self, method: str, path: str, timeout_s: float, body: Any = None) -> httpx.Response:
+        try:
+            return await self._http.request(method, path, json=body, timeout=timeout_s)
+        except httpx.TimeoutException as error:
+            raise NoAnswer(f"{path} did not answer within {timeout_s:g} s") from error
+        except httpx.HTTPError as error:
+            raise Lost(f"{path}: {type(error).__name__} {error}") from error
+
+
+def _message(answer: httpx.Response) -> str:
+    """The engine's own words, in whichever of OpenAI's and FastAPI's shapes they come."""
+    try:
+        body = answer.json()
+        error = body.get("error", body)
+        return str(error.get("message", error) if isinstance(error, dict) else error)[:500]
+    except ValueError:
+        return answer.text[:500] or f"status {answer.status_code}"

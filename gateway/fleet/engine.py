@@ -1,0 +1,265 @@
+"""One engine, through all its boots: is it there, may it serve, what does it hold?"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence, Set
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from uuid import uuid4
+
+from adapters.version import Version
+from gateway.fleet.client import Address, Client, Lost, NoAnswer
+from gateway.fleet.lease import Entry, Lease, Load
+from gateway.fleet.plugin import Report, objection
+from gateway.fleet.progress import Progress, Stage
+from gateway.fleet.residency import Residency, Spawn
+from gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+FIRST_GUESS_S = 30.0
+"""How long a start takes, until one was measured (27 to 45 s were, vLLM 0.32 on 2 cores)."""
+START_POLL_S = 0.25
+PATIENCE = 4
+"""Probes in a row that may time out. A busy engine is slow; a dead one refuses, which counts at once."""
+
+
+class Status(StrEnum):
+    STARTING = "starting"
+    RECONCILING = "reconciling"
+    SERVING = "serving"
+    FAILED = "failed"
+    STOPPING = "stopping"
+
+
+class Unfit(Exception):
+    """The engine is well, but must not serve; the message says why."""
+
+
+class Rebooted(Lost):
+    """The engine behind the address is another process now, and knows none of our adapters."""
+
+
+@dataclass(slots=True)
+class Boot:
+    """One run of the engine's process, from when it was found fit. It takes its adapters with it."""
+
+    id: str
+    address: Address
+    report: Report | None
+    residency: Residency
+    base: Entry
+    load: Load
+    prompt_logprobs_safe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every engine of a fleet shares."""
+
+    settings: Settings
+    desired: Callable[[], Awaitable[Sequence[Version]]]
+    path_of: Callable[[Version], Path]
+    refused: Set[str]
+    spawn: Spawn
+    on_change: Callable[[], None]
+    say: Callable[[str], None]
+    watch_boot_id: bool
+    clock: Callable[[], float] = time.monotonic
+
+
+class Engine:
+    """State of one engine. `boot` is None unless it may get requests right now.
+
+    Whoever knows the address calls `serve` for every boot: `gateway.fleet.local` for a child process of
+    ours, `gateway.fleet.remote` for one that somebody else runs.
+    """
+
+    def __init__(self, name: str, context: Context) -> None:
+        self.name = name
+        self.status = Status.STARTING
+        self.reason: str | None = None
+        self.boot: Boot | None = None
+        self.residency: Residency | None = None
+        self.stage = Stage.IMPORTING
+        self.address: Address | None = None
+        self.report: Report | None = None
+        self.pid: int | None = None
+        self.starts = 0
+        self.began = context.clock()
+        self.served_at: float | None = None
+        self._context = context
+        self.took_s: float | None = None
+        self._due = self.began + FIRST_GUESS_S
+        self._client: Client | None = None
+        self._probe_now = asyncio.Event()
+
+    @property
+    def retry_after_s(self) -> float:
+        """When it is worth asking again: the last measured start time, less what has passed; at least 1 s."""
+        return max(1.0, self._due - self._context.clock())
+
+    def starting(self, address: Address, pid: int | None) -> None:
+        """A new boot was started (or is looked for) at `address`."""
+        self.starts += 1
+        self.address, self.pid, self.report = address, pid, None
+        self.began = self._context.clock()
+        self._due = self.began + (self.took_s or FIRST_GUESS_S)
+        self._become(Status.STARTING)
+        self.progress(Stage.IMPORTING)
+
+    def down(self, reason: str, again_in_s: float) -> None:
+        """It is out of service, and is tried again in `again_in_s`."""
+        self.pid = None
+        self._due = self._context.clock() + again_in_s + (self.took_s or FIRST_GUESS_S)
+        self._become(Status.FAILED, reason)
+        text = f"engine {self.name} is out of service: {reason}; next try in {again_in_s:.1f} s"
+        logger.error("%s", text)
+        self._context.say(text)
+
+    async def refresh_report(self, timeout_s: float) -> None:
+        """Asks the plugin again what is resident. An engine that is slow or gone leaves the last answer."""
+        boot, client = self.boot, self._client
+        if boot is None or client is None or boot.report is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                body = await client.plugin()
+            if body is not None and self.boot is boot:
+                self.report = Report.read(body)
+        except (Lost, TimeoutError, ValueError) as error:
+            logger.info("engine %s does not say what is resident: %s", self.name, error)
+
+    def stopping(self) -> None:
+        self._become(Status.STOPPING)
+
+    def probe_soon(self) -> None:
+        """Something looked wrong from outside: look at once instead of at the next probe."""
+        self._probe_now.set()
+
+    def progress(self, stage: Stage) -> None:
+        self.stage = stage
+        self._context.say(str(Progress(self.name, stage, self._context.clock() - self.began)))
+
+    def lease(self, boot: Boot, entry: Entry) -> Lease:
+        return Lease(
+            boot.address,
+            prompt_logprobs_safe=boot.prompt_logprobs_safe,
+            entry=entry,
+            engine_load=boot.load,
+            now=self._context.clock(),
+            on_stale=self.probe_soon,
+        )
+
+    async def serve(self, address: Address, give_up_after_s: float | None) -> None:
+        """Waits until the engine is well, checks it, loads what it should hold, serves, and watches it.
+
+        Never returns: raises `Lost` when it is gone (or not well within `give_up_after_s`), `Rebooted`, or
+        `Unfit`. Out of service when this ends, however it ends.
+        """
+        fleet = self._context.settings.fleet
+        client = Client(address, probe_timeout_s=fleet.probe_timeout_s, load_timeout_s=fleet.load_timeout_s)
+        residency = Residency(client, self._context.path_of, self._context.spawn, self._context.clock)
+        self.residency = residency
+        self.served_at = None
+        try:
+            await self._until_well(client, give_up_after_s)
+            boot = await self._admit(client, address, residency)
+            self._become(Status.RECONCILING)
+            self.progress(Stage.LOADING_ADAPTERS)
+            await residency.reconcile(await self._wanted(boot), self._context.refused)
+            self.took_s = self._context.clock() - self.began
+            self.served_at = self._context.clock()
+            self.boot, self._client = boot, client
+            self._become(Status.SERVING)
+            self.progress(Stage.READY)
+            logger.info("engine %s serves after %.1f s (boot %s)", self.name, self.took_s, boot.id)
+            await self._watch(client, boot)
+        finally:
+            self.boot = self.residency = self._client = None
+            residency.close(f"engine {self.name} went away")
+            if self.status is not Status.STOPPING:
+                self._due = self._context.clock() + (self.took_s or FIRST_GUESS_S)
+                self._become(Status.FAILED, "it went away")
+            await client.close()
+
+    async def _until_well(self, client: Client, give_up_after_s: float | None) -> None:
+        while True:
+            try:
+                return await client.health()
+            except Lost as error:
+                waited = self._context.clock() - self.began
+                if give_up_after_s is not None and waited > give_up_after_s:
+                    raise Lost(f"not ready {waited:.0f} s after its start: {error}") from error
+                if give_up_after_s is None:  # nobody tells us more about a remote one
+                    self.reason = str(error)
+            await asyncio.sleep(START_POLL_S)
+
+    async def _admit(self, client: Client, address: Address, residency: Residency) -> Boot:
+        settings = self._context.settings
+        names = await client.models()
+        if settings.base.name not in names:
+            raise Unfit(
+                f"it does not serve the base {settings.base.name!r} but {', '.join(sorted(names)[:5])}: "
+                "start it with --served-model-name, or correct base.name"
+            )
+        body = await client.plugin()
+        try:
+            report = self.report = None if body is None else Report.read(body)
+        except ValueError as error:
+            raise Unfit(str(error)) from error
+        problem = objection(report)
+        if problem is not None and settings.fleet.require_plugin:
+            raise Unfit(problem)
+        if problem is not None:
+            logger.warning(
+                "engine %s serves, because fleet.require_plugin is off, though %s", self.name, problem
+            )
+        return Boot(
+            id=report.boot_id if report else str(uuid4()),
+            address=address,
+            report=report,
+            residency=residency,
+            base=Entry(settings.base.name, loaded=True),
+            load=Load(),
+            prompt_logprobs_safe=report.prompt_logprobs_safe if report else False,
+        )
+
+    async def _wanted(self, boot: Boot) -> Sequence[Version]:
+        reported = boot.report.max_cpu_loras if boot.report else None
+        limit = reported or self._context.settings.engine.max_cpu_loras
+        return (await self._context.desired())[:limit]
+
+    async def _watch(self, client: Client, boot: Boot) -> None:
+        fleet, slow = self._context.settings.fleet, 0
+        while True:
+            try:
+                async with asyncio.timeout(fleet.probe_interval_s):
+                    await self._probe_now.wait()
+            except TimeoutError:
+                pass  # nobody is in a hurry
+            self._probe_now.clear()
+            try:
+                await client.health()
+                # Asks the worker, between two steps: only where nothing else would tell of a restart.
+                if self._context.watch_boot_id and boot.report is not None:
+                    await self._same_boot(client, boot)
+            except NoAnswer as error:
+                slow += 1
+                if slow >= PATIENCE:
+                    raise Lost(f"{error}, {slow} times in a row") from error
+                continue
+            slow = 0
+
+    async def _same_boot(self, client: Client, boot: Boot) -> None:
+        body = await client.plugin()
+        if body is None or body.get("boot_id") != boot.id:
+            raise Rebooted("it was restarted: its boot id changed")
+
+    def _become(self, status: Status, reason: str | None = None) -> None:
+        self.status, self.reason = status, reason
+        self._context.on_change()
