@@ -59,7 +59,7 @@ $(VENV)/.made:
 	  echo 'Hotswap needs Python 3.11 or newer, and none was found. Install one, or: make PYTHON=/path/to/python' >&2; \
 	  exit 1; fi
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo 'Hotswap needs Python 3.11 or newer, and $(PYTHON) is not: '"$$($(PYTHON) --version 2>&1 || true)" >&2; exit 1; }
+	  echo 'Hotswap needs Python 3.11 or newer, and $(PYTHON) is not: '"$$($(PYTHON) --version 2>&1 | head -n 1)" >&2; exit 1; }
 	@mkdir -p $(VENV); : > $(LOG)
 	@$(STAGE) 'making $(VENV) with $(PYTHON)' $(PYTHON) -m venv $(VENV)
 	@$(STAGE) 'upgrading pip in $(VENV)' $(PIP) install --upgrade 'pip>=25'
