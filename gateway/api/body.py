@@ -100,6 +100,6 @@ def model_of(request: Mapping[str, msgspec.Raw]) -> str:
         ) from None
 
 
-def with_model(request: Mapping[str, msgspec.Raw], engine_name: str) -> bytes:
-    """The request as the engine gets it: `model` replaced, everything else as the client wrote it."""
-    return _encode({**request, "model": engine_name})
+def for_engine(request: Mapping[str, msgspec.Raw], engine_name: str, **ours: str) -> bytes:
+    """The request as the engine gets it: `model` and `ours` set, everything else as the client wrote it."""
+    return _encode({**request, "model": engine_name, **ours})

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.api import denied
-from gateway.api.body import ClientLeft, members, model_of, read_body, with_model
+from gateway.api.body import ClientLeft, members, model_of, read_body, for_engine
 from gateway.api.errors import (
     RETRY_AFTER_S,
     MethodNotAllowed,
@@ -144,9 +144,12 @@ class DataPlane:
         request = members(body)
         target = self._routes.resolve(model_of(request))
         denied.check(request, self._allowed)
+        ours = {}
         if path == "/v1/responses":
             denied.check_stateless(request)
-        outgoing = UpstreamRequest("POST", path, with_model(request, target.engine_name), request_id)
+            ours["request_id"] = f"resp_{request_id}"  # the only id that vLLM does not take from the header
+        body = for_engine(request, target.engine_name, **ours)
+        outgoing = UpstreamRequest("POST", path, body, request_id)
         prompt_logprobs = denied.given(request, "prompt_logprobs") or _is_on(request, "echo")
 
         tried: Address | None = None

@@ -167,9 +167,10 @@ class _Exchange:
 
 
 def _request_head(lease: Lease, request: UpstreamRequest) -> bytes:
+    host = f"[{lease.host}]" if ":" in lease.host else lease.host
     authorization = b"authorization: " + lease.authorization + b"\r\n" if lease.authorization else b""
     return (
-        f"{request.method} {request.path} HTTP/1.1\r\nhost: {lease.host}:{lease.port}\r\n"
+        f"{request.method} {request.path} HTTP/1.1\r\nhost: {host}:{lease.port}\r\n"
         f"x-request-id: {request.request_id}\r\ncontent-length: {len(request.body)}\r\n"
     ).encode() + b"content-type: %b\r\n%b\r\n" % (request.content_type, authorization)
 
