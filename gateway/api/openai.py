@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.api import denied
-from gateway.api.body import ClientLeft, members, model_of, read_body, for_engine
+from gateway.api.body import ClientLeft, for_engine, members, model_of, read_body
 from gateway.api.errors import (
     RETRY_AFTER_S,
     MethodNotAllowed,

@@ -1,0 +1,116 @@
+"""ASGI apps and raw TCP servers on real sockets, for as long as a `with` lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def until(true: Callable[[], bool], what: str, within_s: float = 5.0) -> float:
+    """Waits for a condition; returns the seconds it took, fails with `what` after `within_s`."""
+    started = time.monotonic()
+    while not true():
+        if time.monotonic() - started > within_s:
+            raise AssertionError(f"not within {within_s} s: {what}")
+        await asyncio.sleep(0.001)
+    return time.monotonic() - started
+
+
+def _server(app: Any) -> tuple[uvicorn.Server, socket.socket]:
+    config = uvicorn.Config(
+        app, http="httptools", loop="none", lifespan="off", log_level="critical", timeout_graceful_shutdown=1
+    )
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", 0))
+    return uvicorn.Server(config), listener
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[int]:
+    """Serves `app` in this event loop; gives its port."""
+    server, listener = _server(app)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await until(lambda: server.started, "the server started")
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        await task
+        listener.close()
+
+
+@contextmanager
+def serving_in_thread(app: Any) -> Iterator[int]:
+    """Serves `app` in a thread, for clients that block; gives its port."""
+    server, listener = _server(app)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    thread.start()
+    deadline = time.monotonic() + 5
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.001)
+    try:
+        assert server.started, "the server did not start within 5 s"
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        thread.join(10)
+        listener.close()
+
+
+@asynccontextmanager
+async def talking(talk: Talk) -> AsyncIterator[int]:
+    """A raw TCP server that calls `talk` for each connection; gives its port."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await talk(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(handle(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """The head and the body of one request with a content-length."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return head, await reader.readexactly(int(value))
+    return head, b""
+
+
+def chunked(*parts: bytes) -> bytes:
+    """`parts` as HTTP chunks, without the last, empty one."""
+    return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+EVENT_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
