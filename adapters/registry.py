@@ -273,12 +273,17 @@ class Registry:
                     if row.state != State.STABLE and row.id not in kept:
                         await lines.record(connection, name, "collect", row.id, "")
                         await lines.delete(connection, _V.id == row.id)
-            known = set((await connection.scalars(sa.select(_V.digest).where(_V.has_files))).all())
-            for digest in await _to_the_end(self._store.digests):
-                if digest not in known:
-                    await _to_the_end(self._store.delete, digest)
+            await self._sweep(connection)
             doomed = await connection.execute(lines.EVERY.where(_V.state == State.DELETED, _V.has_files))
             return [lines.version(row) for row in doomed]
+
+    async def _sweep(self, connection: AsyncConnection) -> None:
+        if await connection.scalar(sa.select(_V.id).limit(1)) is None:
+            return  # a database that never saw a version is the wrong one for a store full of them
+        known = set((await connection.scalars(sa.select(_V.digest).where(_V.has_files))).all())
+        for digest in await _to_the_end(self._store.digests):
+            if digest not in known:
+                await _to_the_end(self._store.delete, digest)
 
     async def forget_files(self, version: Version) -> bool:
         """Delete the files of a deleted version, after the fleet has let go of it.
