@@ -271,7 +271,7 @@ def test_a_loaded_adapter_answers_under_its_name(http: httpx.Client, engine: Eng
 
 def test_an_adapter_answers_otherwise_than_the_base(http: httpx.Client, engine: Engine, loaded: str) -> None:
     base, adapter = (
-        http.post("/v1/chat/completions", json=chat(engine, model=model)).json()["choices"][0]["message"]
+        http.post("/v1/chat/completions", json=chat(engine, model=model, logprobs=True)).json()["choices"]
         for model in (engine.base_model, loaded)
     )
     assert base != adapter
