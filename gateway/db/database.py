@@ -133,7 +133,7 @@ def _current_revision(connection: Connection) -> str | None:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         # The text may hold a password: it is not shown.
         raise DatabaseError(
             "the database URL does not parse; write postgresql://user:password@host:port/name"

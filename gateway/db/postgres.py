@@ -101,15 +101,15 @@ def end_leftover(data_dir: Path) -> bool:
 
 
 def last_words(log_path: Path, offset: int) -> str:
-    """What the log says from `offset` on that explains an end: FATAL, PANIC and HINT lines, else its last."""
+    """The last lines of the log from `offset` on. Which line tells why is not to be known: for a port in use
+    or a wrong setting it is a LOG line, some way before the FATAL one."""
     try:
         with log_path.open("rb") as file:
             file.seek(offset)
             lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return ""
-    telling = [line for line in lines if any(word in line for word in ("FATAL:", "PANIC:", "HINT:"))]
-    return "\n".join((telling or lines)[-5:])
+    return "\n".join(lines[-8:])
 
 
 def _servers(data_dir: Path) -> list[leash.Process]:

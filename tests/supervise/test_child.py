@@ -59,7 +59,7 @@ async def test_start_gives_the_pid_of_the_command_itself(tmp_path: Path) -> None
 
 
 async def test_a_command_that_does_not_exist_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="cannot start x.*/no/such/command"):
+    with pytest.raises(FileNotFoundError, match=r"cannot start x.*/no/such/command"):
         await child_of(tmp_path, "/no/such/command").start()
     assert [] == list((tmp_path / "run").iterdir())
 
