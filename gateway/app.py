@@ -123,6 +123,7 @@ class Hotswap:
         self._settings = settings
         self._say = say
         self._rooms: Rooms | None = None
+        self.failure: BaseException | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -150,11 +151,19 @@ class Hotswap:
                 await receive()
                 self._rooms = None
         except Exception as error:
+            self.failure = _first(error)
             log.exception("the gateway could not start or stop cleanly")
             stage = "startup" if self._rooms is None else "shutdown"
             await send({"type": f"lifespan.{stage}.failed", "message": str(error)})
             raise
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _first(error: BaseException) -> BaseException:
+    """What really went wrong, out of the groups that task groups make."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _desired(routes: Routes) -> Sequence[Version]:

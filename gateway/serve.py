@@ -24,7 +24,10 @@ BACKLOG = 2048
 
 
 def serve(settings: Settings, say: Say) -> None:
-    """Serves until told to stop. Raises `SettingsError` (port taken) or `Locked` (another runs here)."""
+    """Serves until told to stop.
+
+    Raises `SettingsError` (port taken), `Locked` (another runs here), or whatever kept the app from starting.
+    """
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     with Lock(settings.state_dir):
         for line in sweep(settings.state_dir):
@@ -33,8 +36,9 @@ def serve(settings: Settings, say: Say) -> None:
         with _listen(settings.server.host, settings.server.port) as listener:
             record = settings.state_dir / "gateway.json"
             _write(record, listener)
+            app = build(settings, say)
             config = uvicorn.Config(
-                build(settings, say),
+                app,
                 loop="uvloop",
                 http="httptools",
                 lifespan="on",
@@ -48,8 +52,13 @@ def serve(settings: Settings, say: Say) -> None:
             )
             try:
                 uvicorn.Server(config).run(sockets=[listener])
+            except SystemExit:  # uvicorn's own, when the app's start failed
+                if app.failure is None:
+                    raise
             finally:
                 record.unlink(missing_ok=True)
+            if app.failure is not None:
+                raise app.failure
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -152,7 +152,18 @@ def _adapters(app: FastAPI, admin: Admin) -> None:
 
     @app.get("/admin/v1/adapters")
     async def ls() -> dict[str, Any]:
-        return {"data": [asdict(adapter) for adapter in await registry.adapters()]}
+        return {
+            "data": [
+                {
+                    "name": adapter.name,
+                    "stable": _shown(adapter.stable),
+                    "rollback_to": _shown(adapter.rollback_to) if adapter.rollback_to else None,
+                    "versions": adapter.versions,
+                    "size_bytes": adapter.size_bytes,
+                }
+                for adapter in await registry.adapters()
+            ]
+        }
 
     @app.post("/admin/v1/adapters/{name:path}/versions", status_code=201)
     async def add(

@@ -56,7 +56,10 @@ def ls(as_json: bool) -> None:
         as_json,
         lambda rows: table(
             headings,
-            [(r["name"], r["stable"] or "-", r["number"] or "-", r["versions"], r["bytes"]) for r in rows],
+            [
+                (r["name"], r["stable"]["name"], f"v{r['stable']['number']}", r["versions"], r["size_bytes"])
+                for r in rows
+            ],
         ),
     )
     if not listed:

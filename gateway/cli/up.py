@@ -47,10 +47,11 @@ def up(
     if detach:
         _detached(config_file, flags, sys.argv[1:], timeout)
         return
-    from adapters.base.manifest import BaseMissing
+    from adapters.base.manifest import BaseError
+    from gateway.db import DatabaseError, PostgresError
     from gateway.serve import serve
     from gateway.settings import SettingsError, load
-    from gateway.supervise import Locked
+    from gateway.supervise import Locked, Unkillable
 
     started = time.monotonic()
     try:
@@ -58,7 +59,7 @@ def up(
             load(config_file, flags=flags)[0],
             lambda line: say(f"[{time.monotonic() - started:6.1f}s] {line}"),
         )
-    except (SettingsError, Locked, BaseMissing) as error:
+    except (SettingsError, Locked, Unkillable, BaseError, DatabaseError, PostgresError) as error:
         fail(str(error))
 
 

@@ -34,7 +34,7 @@ def post(house: House, name: str, body: Any, **params: str) -> httpx.Response:
 def engine_loads(engine: FakeEngine) -> int:
     """How many loads the engine was ever asked for."""
     headers = {"authorization": f"Bearer {engine.key}"}
-    counted: int = httpx.get(engine.url + "/fake/stats", headers=headers).json()["load_requests"]
+    counted: int = httpx.get(engine.url + "/fake/state", headers=headers).json()["loads"]
     return counted
 
 
@@ -167,7 +167,7 @@ def test_a_bad_adapter_is_refused_and_the_engine_never_asked(
     assert len(error["message"]) > 20
     assert httpx.get(fake_house.url + "/admin/v1/adapters/bad", headers=fake_house.headers).status_code == 404
     assert engine_loads(fake_engine) == before
-    assert not list((fake_house.state / "adapters").glob("staging/*"))
+    assert not list((fake_house.state / "adapters").glob("staging/[!.]*"))
 
 
 def test_an_adapter_over_the_limit_is_413(fake_house: House, folder: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_large_adapter_does_not_sit_in_memory(fake_house: House) -> None:
 def test_a_tar_that_breaks_off_leaves_nothing(fake_house: House, folder: Path) -> None:
     whole = b"".join(pack(folder))
     assert post(fake_house, "broken", whole[: len(whole) // 2]).status_code == 400
-    assert not list((fake_house.state / "adapters").glob("staging/*"))
+    assert not list((fake_house.state / "adapters").glob("staging/[!.]*"))
 
 
 def test_errors_have_openai_s_shape(fake_house: House, folder: Path) -> None:
