@@ -136,9 +136,9 @@ class Hub:
             ) from error
         except Exception as error:  # whatever the client raises: offline, proxy, disk, bad answer
             raise BaseError(
-                f"cannot download {self.hub_id!r} from the hub: {type(error).__name__}: {_first_line(error)}. "
-                "If this machine reaches no hub, copy the model here and give its folder, or give no "
-                "source: the default base comes from PyPI"
+                f"cannot download {self.hub_id!r} from the hub ({type(error).__name__}: "
+                f"{_first_line(error)}). If this machine reaches no hub, copy the model here and give its "
+                "folder, or give no source: the default base comes from PyPI"
             ) from error
         Folder(Path(snapshot)).fetch(into, progress)
 

@@ -1,0 +1,162 @@
+"""Training rows, one JSON object a line.
+
+- `{"messages": [{"role": "system"|"user"|"assistant", "content": "..."}, ...]}`: OpenAI's chat fine-tuning
+  format. Every assistant message is learned, except one with `"weight": 0`.
+- `{"prompt": "...", "completion": "..."}`: one user message and its answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.recipe import TrainingError
+
+ROLES = ("system", "user", "assistant")
+SHOWN = 10
+"""Bad rows that are listed; the rest are counted."""
+
+
+class BadRows(TrainingError):
+    """Some lines of the file are no training rows. `reasons` maps line numbers, from 1, to what is wrong."""
+
+    def __init__(self, source: str, reasons: dict[int, str]) -> None:
+        listed = [f"  line {line}: {reason}" for line, reason in list(reasons.items())[:SHOWN]]
+        if len(reasons) > SHOWN:
+            listed.append(f"  and {len(reasons) - SHOWN} more")
+        super().__init__(f"{source}: {len(reasons)} bad rows\n" + "\n".join(listed))
+        self.reasons = reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """`learn` is true for an answer that the adapter shall give."""
+
+    role: str
+    content: str
+    learn: bool = False
+
+    def as_dict(self) -> dict[str, str]:
+        """As chat templates take it."""
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One conversation; `line` is where it stood, from 1."""
+
+    line: int
+    messages: tuple[Message, ...]
+
+
+def chat(user: str, assistant: str, system: str | None = None) -> dict[str, Any]:
+    """One row in the file's format."""
+    messages = [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    return {"messages": messages}
+
+
+def write_rows(file: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows as JSON lines; how many."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    file.write_text("".join(lines), encoding="utf-8")
+    return len(lines)
+
+
+def read_rows(file: Path) -> tuple[Row, ...]:
+    """Every row of the file; blank lines are passed over.
+
+    Raises `BadRows` naming each bad line with its reason, `TrainingError` when the file is missing or empty.
+    """
+    try:
+        lines = file.read_bytes().split(b"\n")
+    except OSError as error:
+        raise TrainingError(f"cannot read rows from {file}: {error.strerror or error}") from error
+    rows: list[Row] = []
+    reasons: dict[int, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(Row(number, _messages(json.loads(line))))
+        except UnicodeDecodeError:
+            reasons[number] = "is not UTF-8"
+        except json.JSONDecodeError as error:
+            reasons[number] = f"is not JSON: {error.msg} at column {error.colno}"
+        except ValueError as error:
+            reasons[number] = str(error)
+    if reasons:
+        raise BadRows(str(file), reasons)
+    if not rows:
+        raise TrainingError(
+            f"{file} holds no rows; write one JSON object a line, e.g. {json.dumps(chat('Q', 'A'))}"
+        )
+    return tuple(rows)
+
+
+def digest(file: Path) -> str:
+    """sha256 of the file, 64 hex digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _messages(row: Any) -> tuple[Message, ...]:
+    if not isinstance(row, dict):
+        raise ValueError(f"is {_kind(row)}, not an object with 'messages', or 'prompt' and 'completion'")
+    if "messages" in row:
+        _only(row, {"messages"}, "the row")
+        return _conversation(row["messages"])
+    if "prompt" in row or "completion" in row:
+        _only(row, {"prompt", "completion"}, "the row")
+        for key in ("prompt", "completion"):
+            if not isinstance(row.get(key), str) or not row[key].strip():
+                raise ValueError(f"{key!r} is {_kind(row.get(key))}; it must be text")
+        return Message("user", row["prompt"]), Message("assistant", row["completion"], learn=True)
+    raise ValueError(f"has {sorted(row)}; a row has 'messages', or 'prompt' and 'completion'")
+
+
+def _conversation(messages: Any) -> tuple[Message, ...]:
+    if not isinstance(messages, list) or not messages:
+        raise ValueError(f"'messages' is {_kind(messages)}; it must be a list of messages")
+    found = tuple(_message(index, message) for index, message in enumerate(messages))
+    if not any(message.learn for message in found):
+        raise ValueError("has no assistant message to learn from")
+    return found
+
+
+def _message(index: int, message: Any) -> Message:
+    where = f"messages[{index}]"
+    if not isinstance(message, dict):
+        raise ValueError(f"{where} is {_kind(message)}, not an object with 'role' and 'content'")
+    _only(message, {"role", "content", "weight"}, where)
+    role, content, weight = message.get("role"), message.get("content"), message.get("weight", 1)
+    if role not in ROLES:
+        raise ValueError(f"{where} has role {role!r}; known are {', '.join(ROLES)}")
+    if role == "system" and index:
+        raise ValueError(f"{where} is a system message; only the first message may be one")
+    if not isinstance(content, str) or (role != "system" and not content.strip()):
+        raise ValueError(f"{where} has content {_kind(content)}; it must be text")
+    if weight not in (0, 1) or ("weight" in message and role != "assistant"):
+        raise ValueError(f"{where} has weight {weight!r}; an assistant message may have 0 or 1, others none")
+    return Message(role, content, learn=role == "assistant" and weight == 1)
+
+
+def _only(found: dict[str, Any], known: set[str], where: str) -> None:
+    if strange := sorted(set(found) - known):
+        raise ValueError(f"{where} has {', '.join(map(repr, strange))}, which this trainer cannot learn from")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "blank text" if not value.strip() else f"text {value[:20]!r}"
+    if value is None:
+        return "missing"
+    names = {list: "a list", dict: "an object", bool: "true or false"}
+    if isinstance(value, list) and not value:
+        return "an empty list"
+    return names.get(type(value), f"the value {value!r}")
