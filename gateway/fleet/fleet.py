@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from adapters.version import Version
 from gateway.errors import NotFound, Unavailable
 from gateway.fleet.client import Address, LoadFailed, Lost
-from gateway.fleet.engine import Boot, Context, Engine
+from gateway.fleet.engine import Boot, Context, Engine, Status
 from gateway.fleet.launch import launch as launch_vllm
 from gateway.fleet.lease import Lease
 from gateway.fleet.local import Launch, Local
@@ -229,9 +229,10 @@ class Fleet:
                 retry_after_s=NO_ENGINE_RETRY_S,
             )
         first = min(self._engines, key=lambda engine: engine.retry_after_s)
-        stage = f" ({first.stage})" if first.status == "starting" else ""
+        how = {Status.STARTING: f"is starting ({first.stage})", Status.FAILED: "is out of service"}
         raise Unavailable(
-            f"no engine can answer right now: engine {first.name} is {first.status}{stage}",
+            "no engine can answer right now: "
+            f"engine {first.name} {how.get(first.status, f'is {first.status}')}",
             retry_after_s=first.retry_after_s,
         )
 

@@ -99,8 +99,11 @@ class Local:
 
     async def _until_it_ends(self, child: Child, reader: Reader) -> None:
         code = await child.wait()
-        how = f"it was ended by signal {-code}" if code < 0 else f"it exited with status {code}"
-        raise Lost(f"{how}{': ' + reader.error if reader.error else ''} (log: {self._log})")
+        if code < 0:
+            how = f"it was ended by signal {-code}"
+        else:
+            how = f"it exited with status {code}{': ' + reader.error if reader.error else ''}"
+        raise Lost(f"{how} (log: {self._log})")
 
 
 def free_port() -> int:

@@ -67,7 +67,7 @@ class Reader:
 
     def line(self, line: str) -> Stage | None:
         """The stage that begins with this line, if one does. Remembers the last line that names an error."""
-        if match := _ERROR.search(line):
+        if "WARNING " not in line and (match := _ERROR.search(line)):
             self.error = match[0].strip()[:300]
         seen = stage_of(line)
         if seen is not None and further(self.stage, seen):

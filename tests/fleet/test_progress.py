@@ -41,3 +41,11 @@ def test_the_last_error_of_a_start_is_remembered_without_its_prefix() -> None:
     )
     reader.line("RuntimeError: Engine core initialization failed.")
     assert "RuntimeError: Engine core initialization failed." == reader.error
+
+
+def test_a_warning_is_not_taken_for_the_error_that_ended_a_start() -> None:
+    reader = Reader()
+    reader.line(
+        "WARNING 11-22 [system_utils.py:255] This can cause fd limit errors like `OSError: [Errno 24] x`"
+    )
+    assert reader.error is None
