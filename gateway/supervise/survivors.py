@@ -106,10 +106,11 @@ class Run:
         """The leash and the child themselves, as far as they live; the leash first."""
         found = (table.get(pid) for pid, _ in (self.leash, self.child))
         starts = (self.leash[1], self.child[1])
+        ours = _ourselves(table)
         return [
             one
             for one, start in zip(found, starts, strict=True)
-            if one is not None and one.start == start and one.state != "Z"
+            if one is not None and one.start == start and one.state != "Z" and one.pid not in ours
         ]
 
     def survivors(self, table: dict[int, Process]) -> list[Process]:
@@ -118,18 +119,19 @@ class Run:
         Certain are: the leash and the child by pid *and* start; whoever descends from them; whoever has the
         token in its environment; and, because Postgres and setproctitle overwrite what /proc shows of the
         environment, whoever is in the child's session and writes to its log. A pid or session id alone is
-        never enough: they are recycled.
+        never enough: they are recycled. Whatever a record says, process 1, we and those we descend from are
+        never of it: a mistake here would end the machine.
         """
-        mine = os.getpid()
+        ours = _ourselves(table)
         found = {one.pid: one for one in self.leaders(table)}
         for one in table.values():
-            if one.start >= self.child[1] and (
-                self._has_token(one.pid) or (one.session == self.child[0] and self._writes_log(one.pid))
-            ):
+            if one.start < self.child[1] or one.pid in ours:
+                continue
+            if self._has_token(one.pid) or (one.session == self.child[0] and self._writes_log(one.pid)):
                 found[one.pid] = one
+        # None of these is above us, so we are not below any of them either.
         for one in list(found.values()):
             found |= {below.pid: below for below in leash.descendants(table, one.pid)}
-        found.pop(mine, None)
         return [one for one in found.values() if one.state != "Z"]
 
     def ask(self, table: dict[int, Process]) -> None:
@@ -155,3 +157,13 @@ class Run:
             if (status.st_dev, status.st_ino) == self.log:
                 return True
         return False
+
+
+def _ourselves(table: dict[int, Process]) -> set[int]:
+    """Process 1, this process and those it descends from."""
+    found = {1}
+    pid = os.getpid()
+    while pid in table and pid not in found:
+        found.add(pid)
+        pid = table[pid].parent
+    return found

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from gateway.supervise import leash, sweep
+from gateway.supervise import leash, survivors, sweep
 from tests.supervise.family import STUBBORN, Family, is_alive, read_pid, wait_until
+
+NO_PID = 2**22 + 1  # above every pid that Linux gives: a broken sweep must find nothing by it
 
 
 @contextmanager
@@ -38,8 +40,8 @@ def record(folder: Path, **changes: Any) -> Path:
     """A record whose processes are all gone, unless `changes` says otherwise."""
     content = {
         "boot": leash.boot(),
-        "leash": [1, 1],
-        "child": [1, 1],
+        "leash": [NO_PID, 1],
+        "child": [NO_PID, 1],
         "signal": 15,
         "grace": 0.1,
         "log": [0, 0],
@@ -131,6 +133,16 @@ def test_records_of_another_boot_or_container_mean_nothing(tmp_path: Path) -> No
         assert [] == sweep(tmp_path)
         assert is_alive(process.pid)
         assert not path.exists()
+
+
+@pytest.mark.parametrize("who", ["leash", "child"])
+@pytest.mark.parametrize("pid", [1, os.getpid(), os.getppid()])
+def test_we_and_process_1_are_never_survivors(tmp_path: Path, who: str, pid: int) -> None:
+    # Asked of the function that only looks: a sweep that got this wrong would end the machine.
+    run = survivors.Run.read(record(tmp_path, **{who: [pid, start_of(pid)]}))
+    assert run is not None
+    found = {one.pid for one in run.survivors(leash.processes())}
+    assert not {1, os.getpid(), os.getppid()} & found
 
 
 def test_a_signal_is_not_sent_to_whoever_took_the_pid() -> None:
