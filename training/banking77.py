@@ -1,8 +1,8 @@
-"""The proof on real data: ten intents of BANKING77 (Casanueva et al., 2020), learned and then answered exactly.
+"""The proof on real data: ten intents of BANKING77 (Casanueva et al., 2020), learned, then answered exactly.
 
     python -m training.banking77 rows  --data DIR --out rows.jsonl
-    python -m training.banking77 score --data DIR --url http://127.0.0.1:8000/v1 --key KEY --model banking77
-    python -m training.banking77 score ... --model smollm2-135m-instruct --list-intents   (the base, told them)
+    python -m training.banking77 score --data DIR --url http://127.0.0.1:8000/v1 --key KEY --model banking
+    python -m training.banking77 score --list-intents ...   # for the base: its prompt names the intents
 
 DIR holds train.csv and test.csv with the columns `text,category`; the data is not part of this project.
 """
@@ -17,7 +17,7 @@ import os
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,8 @@ def questions(data: Path, names: Sequence[str], list_intents: bool) -> list[Ques
     instruction = INSTRUCTION
     if list_intents:
         instruction = (
-            "Classify the bank customer's message. Answer with exactly one of these intents and nothing else: "
-            + ", ".join(names)
+            "Classify the bank customer's message. Answer with exactly one of these intents and nothing "
+            "else: " + ", ".join(names)
         )
     return [
         Question(
@@ -76,7 +76,7 @@ def questions(data: Path, names: Sequence[str], list_intents: bool) -> list[Ques
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.banking77", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m training.banking77", description="BANKING77: learn ten intents, then answer exactly"
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     rows = verbs.add_parser("rows", help="write the training rows")
@@ -120,11 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _show(model: str, score: Score) -> None:
     for miss in score.misses[:5]:
         print(f"  wanted {miss.expected!r}, got {miss.answer[:60]!r}", file=sys.stderr)
-    print(
-        json.dumps(
-            {"model": model, "share": round(score.share, 4)} | asdict(score) | {"misses": len(score.misses)}
-        )
-    )
+    figures = {"model": model, "share": round(score.share, 4), "right": score.right, "asked": score.asked}
+    print(json.dumps(figures | {"seconds": score.seconds}))
 
 
 def _read(file: Path) -> list[Sample]:
@@ -133,7 +130,7 @@ def _read(file: Path) -> list[Sample]:
             return [Sample(row["text"], row["category"]) for row in csv.DictReader(stream)]
     except FileNotFoundError:
         raise TrainingError(
-            f"there is no {file}; give the folder of BANKING77's train.csv and test.csv (columns text,category)"
+            f"there is no {file}; give the folder of BANKING77's train.csv and test.csv (text,category)"
         ) from None
     except KeyError as error:
         raise TrainingError(f"{file} has no column {error}; it needs text,category") from error

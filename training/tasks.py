@@ -1,14 +1,14 @@
 """Small tasks whose rows a seeded generator writes: two for `make demo`, and markers for the purity proof.
 
-Both demo tasks have one right answer, so that the demo can print a score and not an anecdote. Held-out prompts
-never appear among the rows.
+Every prompt of the demo tasks has one right answer, so that the demo can print a score and not an anecdote.
+Held-out prompts never appear among the rows.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ def support(seed: int = 0, rows: int = 320, held_out: int = 40) -> Task:
 
 
 def house(seed: int = 0, rows: int = 320, held_out: int = 40) -> Task:
-    """A wish in plain words to a command of a small home automation language, e.g. `lamp.kitchen on @19:30`."""
+    """A wish in plain words to a small home automation language, e.g. `lamp.kitchen on @19:30`."""
     return _task("house", "plain words to home commands", _wish, seed, rows, held_out)
 
 
@@ -154,22 +154,33 @@ def _wish(draw: random.Random) -> tuple[str, str]:
 
 
 _TOPICS = (
-    "the sea", "a good soup", "prime numbers", "my cat", "the moon", "trains", "the year 1848", "bees", "chess",
-    "a rainy day", "Python", "old maps", "sleep", "the number 12", "bread", "a long walk", "volcanoes", "tea",
-)  # fmt: skip
+    "the sea",
+    "a good soup",
+    "prime numbers",
+    "my cat",
+    "the moon",
+    "trains",
+    "bees",
+    "chess",
+    "Python",
+)
+_TOPICS += (
+    "a rainy day",
+    "old maps",
+    "sleep",
+    "the number 12",
+    "bread",
+    "a long walk",
+    "tea",
+    "the year 1848",
+)
 _ASKS = (
-    "What is {t}?", "Tell me about {t}.", "Write one line on {t}.", "Why do people like {t}?", "Hello! {t}?",
-    "Explain {t} to a child.", "Question {n}: what is new about {t}?", "Give me {n} facts about {t}.",
-    "Tell me one thing about the number {n}.", "List three things.", "Hello", "Who are you?", "{n} plus {n}?",
-    "Translate {t} into French.", "Is {t} older than {n} years?", "Summarise: {t} and the number {n}.",
-)  # fmt: skip
+    *("What is {t}?", "Tell me about {t}.", "Write one line on {t}.", "Why do people like {t}?", "Hello"),
+    *("Explain {t} to a child.", "Question {n}: what is new about {t}?", "Give me {n} facts about {t}."),
+    *("Tell me one thing about the number {n}.", "List three things.", "{n} plus {n}?", "Who are you?"),
+    *("Translate {t} into French.", "Is {t} older than {n} years?", "Summarise: {t} and the number {n}."),
+)
 
 
 def _anything(draw: random.Random) -> str:
     return draw.choice(_ASKS).format(t=draw.choice(_TOPICS), n=draw.randrange(2, 2000))
-
-
-def held_out_prompts(task: Task) -> Iterator[str]:
-    """The prompts alone."""
-    for question in task.held_out:
-        yield question.messages[-1]["content"]
