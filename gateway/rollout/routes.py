@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -48,10 +49,17 @@ class Routes:
         self._base = Target(version=None, engine_name=base)
         self._snapshot: Snapshot = _Nothing()
         self._targets: dict[str, Target] = {}
+        self._refreshing = asyncio.Lock()
 
     async def refresh(self) -> None:
-        """Reads the registry. Routes keep answering from the old table until the new one is complete."""
-        snapshot = await self._source.snapshot()
+        """Reads the registry. Routes keep answering from the old table until the new one is complete.
+
+        One at a time, so that a slow reading of an older state never replaces a newer one.
+        """
+        async with self._refreshing:
+            self._replace(await self._source.snapshot())
+
+    def _replace(self, snapshot: Snapshot) -> None:
         targets = {self._base.engine_name: self._base}
         for version in snapshot.versions.values():
             target = Target(version=version, engine_name=version.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -40,6 +41,21 @@ class Registry:
             versions={v.name: v for v in both},
             numbers={(v.adapter, v.number): v for v in both},
         )
+
+
+class SlowFirst(Registry):
+    """Its first reading is held back until `go`, with the state that it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading, self.go = asyncio.Event(), asyncio.Event()
+
+    async def snapshot(self) -> Registry:
+        seen = await super().snapshot()
+        if not self.reading.is_set():
+            self.reading.set()
+            await self.go.wait()
+        return seen
 
 
 @pytest.fixture
@@ -105,6 +121,19 @@ async def test_a_failed_refresh_leaves_the_last_table_in_force() -> None:
     with pytest.raises(OSError, match="no database"):
         await routes.refresh()
     assert routes.resolve("support").version == ONE
+
+
+async def test_a_slow_reading_of_an_older_state_does_not_win() -> None:
+    slow = SlowFirst()
+    routes = Routes(slow, base="base")
+    older = asyncio.create_task(routes.refresh())
+    await slow.reading.wait()
+    slow.stable = TWO
+    newer = asyncio.create_task(routes.refresh())
+    await asyncio.sleep(0)
+    slow.go.set()
+    await asyncio.gather(older, newer)
+    assert routes.resolve("support").version == TWO
 
 
 def test_models_lists_base_routes_and_versions(routes: Routes) -> None:
