@@ -158,6 +158,21 @@ def test_a_wrong_checksum_is_refused(folder: Path) -> None:
     assert "bad_archive" == refusal(folder, bytes(data))
 
 
+def test_a_size_that_is_no_number_is_refused(folder: Path) -> None:
+    header = bytearray(tar(GOOD[0])[:512])
+    header[124:136] = b"0000000009x\0"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    assert "bad_archive" == refusal(folder, bytes(header) + bytes(2048))
+
+
+@pytest.mark.parametrize("size", ["", "x", "-1", "1" * 30, "\N{SUPERSCRIPT TWO}"])
+def test_a_pax_size_that_is_no_number_is_refused(folder: Path, size: str) -> None:
+    info = tarfile.TarInfo(CONFIG)
+    info.pax_headers = {"size": size}
+    assert "bad_archive" == refusal(folder, tar((info, b"")))
+
+
 def test_a_second_tar_behind_the_first_is_refused(folder: Path) -> None:
     assert "bad_archive" == refusal(folder, tar(*GOOD) + tar((MANIFEST, b"{}")))
 
@@ -192,11 +207,11 @@ def test_short_writes_lose_nothing(folder: Path) -> None:
 
 def test_after_a_refusal_nothing_more_is_taken(folder: Path) -> None:
     extractor = Extractor(folder, max_bytes=10_000)
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="leads out of the archive"):
         extractor.feed(tar(("../x", b"")))
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="leads out of the archive"):
         extractor.feed(tar(*GOOD))
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="leads out of the archive"):
         extractor.finish()
     assert [] == list(folder.iterdir())
 

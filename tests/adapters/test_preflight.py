@@ -94,6 +94,16 @@ def test_the_dtypes_that_engines_serve_are_taken(adapter: Make) -> None:
     assert "F16+F32" == check(folder).dtype
 
 
+def test_what_peft_itself_writes_is_taken(adapter: Make) -> None:
+    from peft import LoraConfig
+
+    folder = adapter()
+    LoraConfig(
+        r=8, target_modules=["q_proj", "down_proj"], base_model_name_or_path="tiny", task_type="CAUSAL_LM"
+    ).save_pretrained(folder)
+    assert 8 == check(folder).rank
+
+
 @pytest.mark.parametrize(
     ("code", "config"),
     [
