@@ -14,6 +14,9 @@ import httpx
 ALREADY_LOADED = "has already been loaded"
 """What vLLM answers (400) to a second load of one name. A name never changes its content: that is success."""
 
+KEEP_ALIVE_S = 3.0
+"""Less than uvicorn's 5 s, so that idle connections are ours to close."""
+
 
 class Lost(Exception):
     """The engine does not answer, or says that it is dead. The message says which."""
@@ -66,6 +69,7 @@ class Client:
             base_url=address.url,
             headers=headers,
             trust_env=False,  # a proxy for the internet is not one for engines
+            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
             verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # unused: the default one reads all CA files
         )
 
@@ -125,7 +129,12 @@ class Client:
 
     async def _send(self, method: str, path: str, timeout_s: float, body: Any = None) -> httpx.Response:
         try:
-            return await self._http.request(method, path, json=body, timeout=timeout_s)
+            try:
+                return await self._http.request(method, path, json=body, timeout=timeout_s)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # An idle connection that the engine closed just as we used it says nothing about the engine.
+                # Everything we send may be sent twice; a dead engine refuses the second one's connection.
+                return await self._http.request(method, path, json=body, timeout=timeout_s)
         except httpx.TimeoutException as error:
             raise NoAnswer(f"{path} did not answer within {timeout_s:g} s") from error
         except httpx.HTTPError as error:

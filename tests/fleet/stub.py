@@ -29,7 +29,10 @@ def report(boot_id: str = "boot-1", **changes: Any) -> dict[str, Any]:
 
 @dataclass
 class Stub:
-    """`load_gate` holds loads back while it is clear; so many loads as `refuse_loads` get an error."""
+    """`load_gate` holds loads back while it is clear; so many loads as `refuse_loads` get an error.
+
+    The next `cut` requests get their connection closed instead of an answer.
+    """
 
     key: str = "engine-key"
     base: str = "base"
@@ -39,6 +42,7 @@ class Stub:
     unloads: list[str] = field(default_factory=list)
     refuse_loads: int = 0
     health: int = 200
+    cut: int = 0
     load_gate: asyncio.Event = field(default_factory=asyncio.Event)
     load_asked: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
@@ -78,6 +82,10 @@ class Stub:
                 path = head[0].split(" ")[1]
                 headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
                 raw = await reader.readexactly(int(headers.get("content-length", 0)))
+                if self.cut:
+                    self.cut -= 1
+                    writer.transport.abort()
+                    return
                 if headers.get("authorization") != f"bearer {self.key}":
                     self.unauthorized += 1
                     status, answer = 401, {"error": "Unauthorized"}

@@ -78,6 +78,18 @@ async def test_an_engine_that_says_it_is_dead_is_out_of_service_until_it_is_well
         await fleet.wait_ready(5)
 
 
+async def test_a_connection_that_was_closed_under_a_probe_does_not_put_a_well_engine_out_of_service(
+    stub: Stub, shelf: Shelf, remote: Remote
+) -> None:
+    shelf.add("support", desired=True)
+    async with remote(stub) as fleet:
+        stub.cut = 1
+        await until("a probe was cut", lambda: stub.cut == 0)
+        await fleet.acquire(Ask(shelf.add("probed-after-that")))
+        assert 0 == (await only(fleet)).restarts
+        assert fleet.ready
+
+
 async def test_an_engine_that_went_away_is_unavailable_and_comes_back(shelf: Shelf, remote: Remote) -> None:
     version = shelf.add("support", desired=True)
     async with AsyncExitStack() as stack:
