@@ -60,7 +60,7 @@ def train(
         chosen = {key: value for key, value in recipe.items() if value is not None}
         say(f"training {name} on {data}: loading the base")
         with on_signals() as stop:
-            trained = run(settings.base_path, data, Recipe(**chosen), folder, _progress(), stop)  # type: ignore[arg-type]
+            trained = run(settings.base_path, data, Recipe(**chosen), folder, show_progress(), stop)  # type: ignore[arg-type]
         say(f"trained in {trained.seconds:.0f} s, loss {trained.final_loss:.3f}; kept in {folder}")
         shown: dict[str, Any] = {"folder": str(folder), "steps": trained.steps, "loss": trained.final_loss}
         if gateway is not None:
@@ -74,7 +74,7 @@ def train(
         say(f"next: hotswap run {shown['name']} 'your prompt'")
 
 
-def _progress() -> Callable[[Progress], None]:
+def show_progress() -> Callable[[Progress], None]:
     """A line at the first step, the last, and every `SHOW_EVERY_S` seconds between."""
     shown = -SHOW_EVERY_S
 

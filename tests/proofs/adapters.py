@@ -7,6 +7,9 @@ from pathlib import Path
 
 from adapters.base.manifest import BaseManifest
 from tests.peft_folder import random_adapter
+from training.rows import write_rows
+from training.sft import train
+from training.tasks import marker
 
 
 def variants(base: Path, folder: Path, count: int) -> Iterator[Path]:
@@ -18,4 +21,13 @@ def variants(base: Path, folder: Path, count: int) -> Iterator[Path]:
 
 def train_markers(base: Path, folder: Path, markers: Mapping[str, str]) -> dict[str, Path]:
     """One adapter per name, trained to answer anything with its marker."""
-    raise NotImplementedError
+    trained = {}
+    for name, text in markers.items():
+        task = marker(text)
+        rows = folder / f"{name}.jsonl"
+        rows.parent.mkdir(parents=True, exist_ok=True)
+        write_rows(rows, task.rows)
+        done = train(base, rows, task.recipe, folder / name, lambda step: None)
+        print(f"  trained {name} in {done.seconds:.0f} s, loss {done.final_loss:.4f}", flush=True)
+        trained[name] = done.folder
+    return trained
