@@ -121,7 +121,7 @@ def _side_by_side(models: Sequence[str], answers: Sequence[Answer]) -> Iterator[
     cells = [
         [
             answer.model,
-            f"first token {(answer.first_token_s or answer.total_s) * 1e3:.0f} ms, all {answer.total_s:.1f} s",
+            f"first token {(answer.first_token_s or 0) * 1e3:.0f} ms, all {answer.total_s:.1f} s",
             "-" * COLUMN,
             *(textwrap.wrap(answer.text, COLUMN)[:5] or ["(nothing)"]),
         ]
