@@ -38,7 +38,6 @@ class Faults:
     hang: bool = False  # generation requests get no answer at all
     die_after_chunks: int | None = None  # a stream's connection is cut after so many events
     close_mid_body: bool = False  # a whole answer's connection is cut in the middle of its body
-    drop_connection: bool = False  # the connection is cut before the first byte
     refuse_loads: bool = False  # adapter loads get a 500
     load_delay_s: float = 0.0
     prefill_delay_s: float = 0.0
@@ -76,7 +75,7 @@ class FakeEngine:
         self.seen: list[Json] = []
         self.prompt_logprobs_peak = 0
         self._prompt_logprobs_running = 0
-        self._key = key
+        self.key = key
         self._limits = {
             "max_loras": max_loras,
             "max_lora_rank": max_lora_rank,
@@ -97,7 +96,7 @@ class FakeEngine:
             await _lifespan(receive, send)
             return
         headers = dict(scope["headers"])
-        if self._key is not None and headers.get(b"authorization") != f"Bearer {self._key}".encode():
+        if self.key is not None and headers.get(b"authorization") != f"Bearer {self.key}".encode():
             await _json(send, 401, {"error": "Unauthorized"})
             return
         try:
@@ -241,8 +240,6 @@ class FakeEngine:
             raise internal(_DEAD)
         if self.faults.hang:
             await asyncio.Event().wait()
-        if self.faults.drop_connection:
-            raise _Cut
         if path == "/v1/responses":
             request = request | {"max_tokens": request.get("max_output_tokens")}
         chosen = answers.choices(request, prompt)

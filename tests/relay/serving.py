@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
+from uvicorn.server import ServerState
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -25,35 +26,36 @@ async def until(true: Callable[[], bool], what: str, within_s: float = 5.0) -> f
     return time.monotonic() - started
 
 
-def _server(app: Any) -> tuple[uvicorn.Server, socket.socket]:
-    config = uvicorn.Config(
-        app, http="httptools", loop="none", lifespan="off", log_level="critical", timeout_graceful_shutdown=1
-    )
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", 0))
-    return uvicorn.Server(config), listener
-
-
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[int]:
-    """Serves `app` in this event loop; gives its port."""
-    server, listener = _server(app)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
+    """Serves `app` in this event loop with uvicorn's protocol; gives its port.
+
+    Not uvicorn's `Server`: that one looks only every 100 ms whether it should stop.
+    """
+    config = uvicorn.Config(app, http="httptools", lifespan="off", log_level="critical")
+    config.load()
+    protocol: Any = config.http_protocol_class
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: protocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
     try:
-        await until(lambda: server.started, "the server started")
-        yield listener.getsockname()[1]
+        yield server.sockets[0].getsockname()[1]
     finally:
-        server.should_exit = True
-        server.force_exit = True
-        await task
-        listener.close()
+        server.close()
+        for connection in list(state.connections):
+            cast(Any, connection).transport.abort()
+        if state.tasks:
+            await asyncio.wait(state.tasks, timeout=5)
+        assert not state.tasks, "a request was still being served 5 s after its connection was cut"
 
 
 @contextmanager
 def serving_in_thread(app: Any) -> Iterator[int]:
     """Serves `app` in a thread, for clients that block; gives its port."""
-    server, listener = _server(app)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, http="httptools", lifespan="off", log_level="critical"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()
     deadline = time.monotonic() + 5
