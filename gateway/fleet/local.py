@@ -20,6 +20,9 @@ from gateway.supervise import Child
 
 logger = logging.getLogger(__name__)
 
+EXIT_S = 1.0
+"""How long an engine that does not answer may take to end by itself before it is ended."""
+
 Launch = Callable[[Settings, int, str], Command]
 
 
@@ -71,6 +74,10 @@ class Local:
                         group.create_task(self._engine.serve(address, self._settings.engine.start_timeout_s))
                 except* (Lost, Unfit) as errors:
                     reason = "; ".join(str(error) for error in _leaves(errors))
+                # A probe may see a death first, but its exit says more about it.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(EXIT_S):
+                        reason = self._how_it_ended(await child.wait(), reader)
         except (CannotLaunch, BaseError, OSError) as error:
             return str(error)
         return reason
@@ -98,12 +105,13 @@ class Local:
             await child.stop()
 
     async def _until_it_ends(self, child: Child, reader: Reader) -> None:
-        code = await child.wait()
+        raise Lost(self._how_it_ended(await child.wait(), reader))
+
+    def _how_it_ended(self, code: int, reader: Reader) -> str:
         if code < 0:
-            how = f"it was ended by signal {-code}"
-        else:
-            how = f"it exited with status {code}{': ' + reader.error if reader.error else ''}"
-        raise Lost(f"{how} (log: {self._log})")
+            return f"it was ended by signal {-code} (log: {self._log})"
+        error = f": {reader.error}" if reader.error else ""
+        return f"it exited with status {code}{error} (log: {self._log})"
 
 
 def free_port() -> int:

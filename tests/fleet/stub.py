@@ -47,8 +47,6 @@ class Stub:
     load_asked: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
     unauthorized: int = 0
-    most_loads_at_once: int = 0
-    _loading: int = 0
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -118,10 +116,7 @@ class Stub:
         name, path = body["lora_name"], body["lora_path"]
         self.loads.append(name)
         self.load_asked.set()
-        self._loading += 1
-        self.most_loads_at_once = max(self.most_loads_at_once, self._loading)
         await self.load_gate.wait()
-        self._loading -= 1
         if self.refuse_loads:
             self.refuse_loads -= 1
             return 500, {"error": {"message": f"rank 64 at {path} is too large"}}

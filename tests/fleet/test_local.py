@@ -115,6 +115,15 @@ async def test_a_lease_during_a_start_is_told_to_wait_as_long_as_the_last_start_
         assert (second.value.retry_after_s or 0) <= max(1.0, took_s + 0.5)
 
 
+async def test_a_death_that_a_probe_saw_first_is_still_told_by_how_the_process_ended(home: Home) -> None:
+    said: list[str] = []
+    async with home(said=said) as fleet:
+        await fleet.wait_ready(30)
+        os.kill((await only(fleet)).pid or 0, signal.SIGKILL)
+        fleet._engines[0].probe_soon()
+        await until("it is said", lambda: any("ended by signal 9" in line for line in said))
+
+
 async def test_stopping_ends_the_engine_and_everything_it_started(home: Home) -> None:
     async with home() as fleet:
         await fleet.wait_ready(30)

@@ -32,10 +32,15 @@ async def test_a_load_names_the_version_and_its_absolute_folder(
 
 async def test_two_versions_are_never_sent_at_the_same_time(stub: Stub, shelf: Shelf, remote: Remote) -> None:
     versions = [shelf.add(f"adapter-{number}") for number in range(5)]
-    async with remote(stub) as fleet:
-        await asyncio.gather(*(fleet.acquire(Ask(version)) for version in versions))
-        assert 1 == stub.most_loads_at_once
-        assert 5 == len(stub.loaded)
+    async with remote(stub) as fleet, asyncio.TaskGroup() as group:
+        stub.load_gate.clear()
+        for version in versions:
+            group.create_task(fleet.acquire(Ask(version)))
+        await stub.load_asked.wait()
+        await fleet.state()  # a round trip to the engine: a second load would have come along
+        assert 1 == len(stub.loads)
+        stub.load_gate.set()
+    assert 5 == len(stub.loaded)
 
 
 async def test_the_base_needs_no_load(stub: Stub, remote: Remote) -> None:
@@ -183,6 +188,16 @@ async def test_forgetting_a_version_that_is_just_being_loaded_unloads_it(
         assert "NotFound" == await first
         assert await forgetting
         assert {} == stub.loaded
+
+
+async def test_forgetting_a_version_that_the_engine_does_not_know_is_done(
+    stub: Stub, shelf: Shelf, remote: Remote
+) -> None:
+    version = shelf.add("support")
+    async with remote(stub) as fleet:
+        (await fleet.acquire(Ask(version))).release()
+        stub.loaded.clear()
+        assert await fleet.forget(version)
 
 
 async def test_a_version_may_come_back_after_it_was_forgotten(
