@@ -67,8 +67,7 @@ async def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def server(fresh: EmbeddedPostgres, tmp_path: Path, made: Path) -> EmbeddedPostgres:
     """As `fresh`, with a data directory from an earlier, clean run."""
-    shutil.copytree(made / "postgres", tmp_path / "postgres")
-    shutil.copy(made / "postgres.password", tmp_path)
+    subprocess.run(["cp", "-a", made / "postgres", made / "postgres.password", tmp_path], check=True)
     return fresh
 
 
@@ -217,6 +216,14 @@ async def test_a_server_left_from_a_killed_run_is_stopped_cleanly_first(
     with unsupervised(tmp_path / "postgres") as old:
         assert 1 == await query(await server.start(), "SELECT 1")
         assert 0 == old.wait(5)
+
+
+async def test_data_that_root_restored_from_a_copy_are_taken(
+    fresh: EmbeddedPostgres, tmp_path: Path, made: Path
+) -> None:
+    shutil.copytree(made / "postgres", tmp_path / "postgres")  # whoever copies owns the copy
+    shutil.copy(made / "postgres.password", tmp_path)
+    assert 1 == await query(await fresh.start(), "SELECT 1")
 
 
 async def test_two_runs_on_one_data_directory_are_refused(server: EmbeddedPostgres, tmp_path: Path) -> None:

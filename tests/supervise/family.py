@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,6 +63,13 @@ class Family:
         """Who of the child's side is alive."""
         members = ("leash", "child", "grandchild", "daemon")
         return [name for name in members if is_alive(getattr(self, name))]
+
+    def kill_us_and_the_leash(self) -> None:
+        """Both at once: the leash is stopped first, so that it cannot act on the end of its parent."""
+        os.kill(self.leash, signal.SIGSTOP)
+        self.close()
+        os.kill(self.leash, signal.SIGKILL)
+        wait_until(lambda: not is_alive(self.leash))
 
     def close(self) -> None:
         self.parent.kill()

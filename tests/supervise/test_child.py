@@ -135,8 +135,10 @@ def test_the_record_goes_when_all_is_over(family: Family, tmp_path: Path) -> Non
 
 
 def test_kill_9_of_the_leash_kills_the_child(family: Family) -> None:
+    os.kill(family.parent.pid, signal.SIGSTOP)  # else it would sweep, and this test shows the kernel's part
     os.kill(family.leash, signal.SIGKILL)
     wait_until(lambda: not is_alive(family.child), within_s=5)
+    os.kill(family.parent.pid, signal.SIGCONT)
 
 
 async def test_kill_9_of_the_leash_ends_everything_and_wait_says_so(tmp_path: Path) -> None:

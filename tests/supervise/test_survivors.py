@@ -55,10 +55,7 @@ def record(folder: Path, **changes: Any) -> Path:
 
 def test_kill_9_of_us_and_the_leash_is_swept(tmp_path: Path) -> None:
     family = Family.start(tmp_path)
-    family.parent.kill()
-    os.kill(family.leash, signal.SIGKILL)
-    family.close()
-    wait_until(lambda: not is_alive(family.leash))
+    family.kill_us_and_the_leash()
     assert "grandchild" in family.living()  # else there would be nothing to sweep
     assert ["engine"] == sweep(tmp_path)
     assert [] == family.living()
@@ -66,9 +63,9 @@ def test_kill_9_of_us_and_the_leash_is_swept(tmp_path: Path) -> None:
 
 def test_kill_9_of_us_the_leash_and_the_child_is_swept(tmp_path: Path) -> None:
     family = Family.start(tmp_path)
-    for pid in (family.parent.pid, family.leash, family.child):
-        os.kill(pid, signal.SIGKILL)
-    family.close()
+    os.kill(family.leash, signal.SIGSTOP)
+    os.kill(family.child, signal.SIGKILL)
+    family.kill_us_and_the_leash()
     assert ["engine"] == sweep(tmp_path)
     assert [] == family.living()
 
@@ -77,9 +74,9 @@ def test_a_survivor_without_the_environment_is_known_by_session_and_log(tmp_path
     # Postgres and setproctitle overwrite what /proc shows of the environment.
     script = 'env -i sleep 1000 & echo $! > "$0/grandchild"; echo 1 > "$0/daemon"; wait'
     family = Family.start(tmp_path, script=script)
-    for pid in (family.parent.pid, family.leash, family.child):
-        os.kill(pid, signal.SIGKILL)
-    family.close()
+    os.kill(family.leash, signal.SIGSTOP)
+    os.kill(family.child, signal.SIGKILL)
+    family.kill_us_and_the_leash()
     wait_until(lambda: not is_alive(family.child))
     assert is_alive(family.grandchild)
     sweep(tmp_path)
@@ -87,7 +84,7 @@ def test_a_survivor_without_the_environment_is_known_by_session_and_log(tmp_path
 
 
 def test_a_leash_that_is_still_ending_its_child_is_waited_for(tmp_path: Path) -> None:
-    family = Family.start(tmp_path, grace_s=0.5, script=STUBBORN)
+    family = Family.start(tmp_path, grace_s=2, script=STUBBORN)
     family.close()
     assert ["engine"] == sweep(tmp_path)
     assert [] == family.living()
