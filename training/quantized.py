@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,13 @@ def load(folder: Path, manifest: BaseManifest) -> Any:
 
     On the GPU when there is one.
     """
+    # bitsandbytes recommends, at warning level, a package that fetches kernels from a hub.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
     options: dict[str, Any] = {"dtype": torch.bfloat16, "local_files_only": True}
     if manifest.quantization == "none":

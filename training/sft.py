@@ -201,16 +201,14 @@ class _Watch:
             def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 watch._began = time.monotonic()
 
-            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-                if watch._stop.is_set():
-                    control.should_training_stop = True
-                return control
-
-            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> Any:
                 if logs and "loss" in logs:
                     done, total = state.global_step, state.max_steps
                     eta_s = (time.monotonic() - watch._began) / done * (total - done)
                     watch._progress(Progress(done, total, float(logs["loss"]), eta_s))
+                if watch._stop.is_set():
+                    control.should_training_stop = True
+                return control
 
         return Callback()
 

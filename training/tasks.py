@@ -154,25 +154,8 @@ def _wish(draw: random.Random) -> tuple[str, str]:
 
 
 _TOPICS = (
-    "the sea",
-    "a good soup",
-    "prime numbers",
-    "my cat",
-    "the moon",
-    "trains",
-    "bees",
-    "chess",
-    "Python",
-)
-_TOPICS += (
-    "a rainy day",
-    "old maps",
-    "sleep",
-    "the number 12",
-    "bread",
-    "a long walk",
-    "tea",
-    "the year 1848",
+    *("the sea", "a good soup", "prime numbers", "my cat", "the moon", "trains", "bees", "chess", "Python"),
+    *("a rainy day", "old maps", "sleep", "the number 12", "bread", "a long walk", "tea", "the year 1848"),
 )
 _ASKS = (
     *("What is {t}?", "Tell me about {t}.", "Write one line on {t}.", "Why do people like {t}?", "Hello"),
