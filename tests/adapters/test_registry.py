@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,30 @@ async def test_a_registration_cancelled_at_any_moment_leaves_rows_and_files_in_s
     snapshot = await shelf.registry.snapshot()
     assert {version.digest for version in snapshot.versions.values()} == set(shelf.store.digests())
     assert [".lock"] == [path.name for path in shelf.store._staging.iterdir()]
+
+
+@pytest.mark.parametrize("step", ["seal", "publish"])
+async def test_a_cancelled_registration_waits_for_the_thread_that_has_its_files(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    real = getattr(Store, step)
+
+    def slow(self: Store, argument: Any) -> Any:
+        begun.set()
+        assert go_on.wait(10)
+        return real(self, argument)
+
+    monkeypatch.setattr(Store, step, slow)
+    task = asyncio.ensure_future(shelf.add("support", 1))
+    assert await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=0.1)
+    assert set() == done
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [] == await shelf.registry.adapters()
 
 
 async def test_over_the_quota_nothing_is_added(shelf: Shelf) -> None:
