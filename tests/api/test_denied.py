@@ -114,6 +114,7 @@ def test_remote_media_of_the_responses_api_are_refused() -> None:
 @pytest.mark.parametrize(
     "part",
     [
+        rb'{"image\u005furl": {"url": "https://x"}}',
         rb'{"type": "\u0069mage_url", "image\u005furl": {"url": "https://x"}}',
         rb'{"image_url": {"\u0075rl": "https://x"}}',
         rb'{"image_url": {"url": "\u0068ttps://x"}}',
