@@ -34,6 +34,16 @@ def test_a_skip_is_only_named_on_a_laptop(tmp_path: Path) -> None:
     assert (0, True) == (ended.returncode, "which fails the run in CI" in ended.stdout)
 
 
+def test_it_gets_along_with_a_conftest_in_a_folder_below(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "conftest.py").touch()
+        (tmp_path / name / f"test_{name}.py").write_text("def test_it(): pass")
+    command = [sys.executable, "-m", "pytest", "-p", "tests.no_skips", "-c", os.devnull, "-q", tmp_path]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout
+
+
 def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
     ended = session(tmp_path, "import pytest\n@pytest.mark.xfail\ndef test_it(): assert 0\n", ci="true")
     assert ended.returncode == 0
