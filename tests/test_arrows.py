@@ -18,7 +18,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("gateway", "adapters", "training", "loadtests")
-LONGEST = 400
+LONGEST, LONGEST_TEST = 400, 600
+"""Lines. A test module mirrors a module of ours, one behaviour a test, and so may be longer."""
 
 HEAVY = frozenset({"torch", "vllm", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate"})
 GATEWAY_SHARED = frozenset({"gateway.errors", "gateway.settings", "adapters"})
@@ -76,7 +77,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def imports(module: str, source: str, package: str | None = None) -> Iterator[Import]:
-    """Every import in `source`; those under `if TYPE_CHECKING` too, for an arrow is an arrow."""
+    """Every import in `source`. One for type checkers only never runs, so it counts as inside a function."""
 
     def visit(node: ast.AST, inside: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
@@ -93,6 +94,9 @@ def imports(module: str, source: str, package: str | None = None) -> Iterator[Im
                         yield Import(module, f"{origin}.{alias.name}", inside, child.lineno)
                 case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
                     yield from visit(child, True)
+                case ast.If(test=ast.Name(id="TYPE_CHECKING"), body=body):
+                    for statement in body:
+                        yield from visit(ast.Module([statement], []), True)
                 case _:
                     yield from visit(child, inside)
 
@@ -150,6 +154,8 @@ def test_dependencies_point_one_way() -> None:
         ("gateway.fleet.fleet", "def f():\n    from vllm import LLM"),
         ("gateway.cli.ps", "def f():\n    import training"),
         ("gateway.cli.train", "from training.sft import train"),
+        ("gateway.cli.ps", "if TYPE_CHECKING:\n    from training.sft import Progress"),
+        ("gateway.relay.upstream", "if TYPE_CHECKING:\n    from gateway.api import openai"),
         ("gateway.unheard_of.room", "import gateway.errors"),
         ("adapters.store", "from gateway.settings import Settings"),
         ("adapters.registry", "def f():\n    import training.sft"),
@@ -167,6 +173,7 @@ def test_an_arrow_against_the_grain_is_noticed(module: str, source: str) -> None
     ("module", "source"),
     [
         ("gateway.cli.train", "def f():\n    from training.sft import train"),
+        ("gateway.cli.train", "if TYPE_CHECKING:\n    from training.sft import Progress"),
         ("gateway.api.openai", "from gateway.relay import forward"),
         ("adapters.base.prepare", "def f():\n    import torch"),
         ("adapters.vllm_plugin.kernel", "import torch"),
@@ -202,6 +209,7 @@ def test_every_room_says_what_it_is() -> None:
 
 
 def test_no_file_is_longer_than_two_nouns() -> None:
-    files = [path for _, path in modules()] + sorted((ROOT / "tests").rglob("*.py"))
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
-    assert {} == {name: length for name, length in lengths.items() if length > LONGEST}
+    limits = {path: LONGEST for _, path in modules()}
+    limits |= dict.fromkeys((ROOT / "tests").rglob("*.py"), LONGEST_TEST)
+    lengths = {path: len(path.read_text().splitlines()) for path in limits}
+    assert [] == [f"{path}: {lengths[path]}" for path, limit in limits.items() if lengths[path] > limit]
