@@ -10,6 +10,7 @@ import pytest
 
 from gateway.errors import Unavailable
 from gateway.fleet import Fleet
+from gateway.fleet.client import Address
 from gateway.settings import Engine, RemoteEngine, Settings, SettingsError
 from tests.fleet.conftest import Ask, Remote, Shelf, only, until
 from tests.fleet.stub import Stub, report
@@ -169,6 +170,19 @@ async def test_a_lease_of_a_loaded_version_never_yields_to_the_event_loop(
     async with remote(stub) as fleet:
         with pytest.raises(StopIteration):
             fleet.acquire(Ask(version)).send(None)
+
+
+def test_waiting_for_a_start_takes_the_last_start_less_what_has_passed_and_at_least_a_second(
+    shelf: Shelf,
+) -> None:
+    now = [100.0]
+    engine = Fleet(Settings(), shelf.wanted, shelf.path_of, clock=lambda: now[0])._engines[0]
+    engine.took_s = 12.0
+    engine.starting(Address("127.0.0.1", 1), pid=1)
+    waits = [engine.retry_after_s]
+    for now[0] in (105.0, 120.0):
+        waits.append(engine.retry_after_s)
+    assert [12.0, 7.0, 1.0] == waits
 
 
 async def test_a_fleet_without_engines_says_so(shelf: Shelf, tmp_path: Path) -> None:

@@ -31,6 +31,11 @@ def fake(settings: Settings, port: int, key: str) -> Command:
     return Command((sys.executable, *words), {**os.environ, "VLLM_API_KEY": key})
 
 
+def deaf(settings: Settings, port: int, key: str) -> Command:
+    """An engine that never opens its port."""
+    return Command((sys.executable, "-c", "import signal; signal.pause()"), dict(os.environ))
+
+
 Home = Callable[..., AbstractAsyncContextManager[Fleet]]
 
 
@@ -39,11 +44,13 @@ def home(shelf: Shelf, tmp_path: Path) -> Home:
     """`async with home() as fleet`: a started fleet that supervises one fake engine."""
 
     @asynccontextmanager
-    async def run(launch: Launch = fake, said: list[str] | None = None) -> AsyncIterator[Fleet]:
+    async def run(
+        launch: Launch = fake, said: list[str] | None = None, start_timeout_s: float = 30
+    ) -> AsyncIterator[Fleet]:
         settings = Settings(
             state_dir=tmp_path / "state",
             base=Base(name="base"),
-            engine=Engine(start_timeout_s=30, stop_timeout_s=5),
+            engine=Engine(start_timeout_s=start_timeout_s, stop_timeout_s=5),
             fleet=FleetSettings(probe_interval_s=0.05),
         )
         say = (lambda line: None) if said is None else said.append
@@ -169,13 +176,17 @@ async def test_what_keeps_an_engine_from_being_started_is_the_reason_shown(home:
 async def test_a_child_that_dies_before_it_is_well_is_noticed_without_waiting_for_the_timeout(
     home: Home,
 ) -> None:
-    def deaf(settings: Settings, port: int, key: str) -> Command:
-        return Command((sys.executable, "-c", "import signal; signal.pause()"), dict(os.environ))
-
     async with home(deaf) as fleet:
         await until("it was started", lambda: fleet._engines[0].pid is not None)
         os.kill(fleet._engines[0].pid or 0, signal.SIGKILL)
         await until("it was noticed", lambda: "signal 9" in (fleet.reason or ""), 2)
+
+
+async def test_a_start_that_takes_too_long_is_given_up_and_told(home: Home) -> None:
+    said: list[str] = []
+    async with home(deaf, said, start_timeout_s=0.1) as fleet:
+        await until("it is said", lambda: any("not ready" in line for line in said))
+        await until("it was started again", lambda: fleet._engines[0].starts == 2)
 
 
 async def test_a_key_never_appears_where_an_engine_is_shown(home: Home) -> None:
@@ -188,9 +199,6 @@ async def test_a_key_never_appears_where_an_engine_is_shown(home: Home) -> None:
 
 
 async def test_an_engine_that_hangs_before_it_serves_does_not_block_the_stop(home: Home) -> None:
-    def deaf(settings: Settings, port: int, key: str) -> Command:
-        return Command((sys.executable, "-c", "import signal; signal.pause()"), dict(os.environ))
-
     async with asyncio.timeout(10):
         async with home(deaf) as fleet:
             await until("it was started", lambda: fleet._engines[0].pid is not None)
