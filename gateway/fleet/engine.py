@@ -15,7 +15,7 @@ from adapters.version import Version
 from gateway.fleet.client import Address, Client, Lost, NoAnswer
 from gateway.fleet.lease import Entry, Lease, Load
 from gateway.fleet.plugin import Report, objection
-from gateway.fleet.progress import Progress, Stage
+from gateway.fleet.progress import Progress, Stage, further
 from gateway.fleet.residency import Residency, Spawn
 from gateway.settings import Settings
 
@@ -142,6 +142,9 @@ class Engine:
         self._probe_now.set()
 
     def progress(self, stage: Stage) -> None:
+        """Tells a step of a start; one that is past already (the log is read with a delay) is not told."""
+        if stage is not Stage.IMPORTING and not further(self.stage, stage):
+            return
         self.stage = stage
         self._context.say(str(Progress(self.name, stage, self._context.clock() - self.began)))
 

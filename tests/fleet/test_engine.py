@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Unavailable
-from gateway.fleet import Fleet
+from gateway.fleet import Fleet, Stage
 from gateway.fleet.client import Address
 from gateway.settings import Engine, RemoteEngine, Settings, SettingsError
 from tests.fleet.conftest import Ask, Remote, Shelf, only, until
@@ -183,6 +183,15 @@ def test_waiting_for_a_start_takes_the_last_start_less_what_has_passed_and_at_le
     for now[0] in (105.0, 120.0):
         waits.append(engine.retry_after_s)
     assert [12.0, 7.0, 1.0] == waits
+
+
+def test_a_step_of_a_start_that_is_past_is_not_told(shelf: Shelf) -> None:
+    said: list[str] = []
+    engine = Fleet(Settings(), shelf.wanted, shelf.path_of, say=said.append)._engines[0]
+    engine.starting(Address("127.0.0.1", 1), pid=1)
+    engine.progress(Stage.LOADING_ADAPTERS)
+    engine.progress(Stage.OPENING)
+    assert 2 == len(said)
 
 
 async def test_a_fleet_without_engines_says_so(shelf: Shelf, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from gateway.errors import Unavailable
-from gateway.fleet import Fleet
+from gateway.fleet import Fleet, Stage
 from gateway.fleet.client import Address
 from gateway.fleet.launch import Command
 from gateway.fleet.local import Launch
@@ -143,7 +143,8 @@ async def test_a_start_is_told_step_by_step(home: Home) -> None:
     async with home(said=said) as fleet:
         await fleet.wait_ready(30)
     steps = [line.removeprefix("engine local: ").partition(" (")[0] for line in said]
-    assert ["importing", "opening its port", "loading adapters", "ready"] == steps
+    # The log is read ten times a second, so "opening its port" may be past when it is seen.
+    assert ["importing", "loading adapters", "ready"] == [each for each in steps if each != Stage.OPENING]
 
 
 async def test_an_engine_that_ends_at_once_is_started_again_and_says_why(home: Home) -> None:
