@@ -1,11 +1,17 @@
-"""One real vLLM server for tests: the command and environment, in one place, and a handle with its life."""
+"""One real vLLM server, with the plugin or without: the command and environment in one place, and its life.
+
+`python -m tests.engine.server BASE [--no-plugin]` runs one and prints what to set so that
+`pytest tests/engine` speaks to it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,3 +116,22 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-30:])
+
+
+def main() -> None:
+    """A vLLM to test against by hand; with --no-plugin the tests of purity and prompt_logprobs must fail."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("base", type=Path)
+    parser.add_argument("--port", type=int, default=18101)
+    parser.add_argument("--max-loras", type=int, default=4)
+    parser.add_argument("--no-plugin", action="store_true")
+    given = parser.parse_args()
+    log = Path(tempfile.gettempdir()) / f"vllm-{given.port}.log"
+    print(f"starting, log in {log}", flush=True)
+    with serve(given.base, given.port, log, max_loras=given.max_loras, plugin=not given.no_plugin) as server:
+        print(f"HOTSWAP_TEST_ENGINE_URL={server.url} HOTSWAP_TEST_ENGINE_KEY={KEY}", flush=True)
+        server.process.wait()
+
+
+if __name__ == "__main__":
+    main()
