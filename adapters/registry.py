@@ -62,8 +62,8 @@ class Adapter:
 class Registry:
     """The registry over a database and a store.
 
-    `drain` must see to it that no engine needs a version's files any more (deleting them under an engine can
-    kill it). With it, `add` makes room by itself when the quota is reached; without, nothing is deleted until
+    `drain` sees to it that no engine needs a version's files any more, and says whether it could (deleting
+    them under an engine can kill it). With it, `add` makes room by itself when the quota is reached; without, nothing is deleted until
     somebody calls `collect` and `forget_files`.
     """
 
@@ -74,7 +74,7 @@ class Registry:
         *,
         quota_bytes: int,
         keep_versions: int,
-        drain: Callable[[Version], Awaitable[object]] | None = None,
+        drain: Callable[[Version], Awaitable[bool]] | None = None,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -309,9 +309,7 @@ class Registry:
         doomed = await self.collect()
         if self._drain is None:
             return []
-        for version in doomed:
-            await self._drain(version)
-        return [version for version in doomed if await self.forget_files(version)]
+        return [v for v in doomed if await self._drain(v) and await self.forget_files(v)]
 
     async def diff(self, a: Reference | str, b: Reference | str) -> dict[str, Any]:
         """What differs from version `a` to `b`: {"a", "b", "facts", "config", "manifest"}.

@@ -123,6 +123,8 @@ def _environment(
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_LOGGING_COLOR": "0",
+        # vLLM's processes talk to each other on this address; left alone it takes the machine's outer one.
+        "VLLM_HOST_IP": "127.0.0.1",
         "PYTHONUNBUFFERED": "1",
     }
     if device == "cpu":

@@ -362,8 +362,9 @@ async def test_content_that_is_there_already_costs_no_quota(shelf: Shelf) -> Non
 async def test_a_registration_over_the_quota_first_collects_after_draining(shelf: Shelf) -> None:
     drained: list[tuple[int, bool]] = []
 
-    async def drain(version: Version) -> None:
+    async def drain(version: Version) -> bool:
         drained.append((version.number, shelf.store.has(version.digest)))
+        return True
 
     size = (await shelf.add("support", 1)).size_bytes
     for seed in (2, 3):
@@ -374,6 +375,18 @@ async def test_a_registration_over_the_quota_first_collects_after_draining(shelf
     assert [4, 3, 1] == numbers(await registry.versions("support"))
     assert version.digest in shelf.store.digests()
     assert 3 == len(shelf.store.digests())
+
+
+async def test_files_that_an_engine_may_still_read_stay(shelf: Shelf) -> None:
+    async def drain(version: Version) -> bool:
+        return False
+
+    await shelf.add("support", 1)
+    doomed = await shelf.add("support", 2)
+    registry = shelf.another(drain=drain)
+    await registry.remove("support@v2")
+    assert [] == await registry.reclaim()
+    assert shelf.store.has(doomed.digest)
 
 
 async def test_without_a_way_to_drain_no_files_are_deleted(shelf: Shelf) -> None:

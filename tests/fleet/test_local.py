@@ -26,6 +26,12 @@ from gateway.settings import Fleet as FleetSettings
 from tests.fleet.conftest import Ask, Shelf, only, until
 
 
+def kill(pid: int | None) -> None:
+    """kill -9 of exactly one process: pid 0 would be our own whole group."""
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+
+
 def fake(settings: Settings, port: int, key: str) -> Command:
     words = ("-m", "gateway.cli", "fake-engine", "--port", str(port), "--model", settings.base.name)
     return Command((sys.executable, *words), {**os.environ, "VLLM_API_KEY": key})
@@ -87,7 +93,7 @@ async def test_every_adapter_answers_again_after_a_kill_of_the_engine_with_twent
     async with home() as fleet:
         await fleet.wait_ready(30)
         killed = await only(fleet)
-        os.kill(killed.pid or 0, signal.SIGKILL)
+        kill(killed.pid)
         await until("the death was noticed", lambda: not fleet.ready, 1)
         with pytest.raises(Unavailable) as refused:
             await fleet.acquire(asks[0])
@@ -102,7 +108,7 @@ async def test_a_restarted_engine_has_another_key(home: Home) -> None:
     async with home() as fleet:
         await fleet.wait_ready(30)
         first = await fleet.acquire(Ask(None))
-        os.kill((await only(fleet)).pid or 0, signal.SIGKILL)
+        kill((await only(fleet)).pid)
         await until("the death was noticed", lambda: not fleet.ready)
         await fleet.wait_ready(30)
         assert first.authorization != (await fleet.acquire(Ask(None))).authorization
@@ -115,7 +121,7 @@ async def test_a_lease_during_a_start_is_told_to_wait_as_long_as_the_last_start_
         assert 25 < (first.value.retry_after_s or 0) <= 30
         await fleet.wait_ready(30)
         took_s = (await only(fleet)).start_s or 0
-        os.kill((await only(fleet)).pid or 0, signal.SIGKILL)
+        kill((await only(fleet)).pid)
         await until("the death was noticed", lambda: not fleet.ready)
         with pytest.raises(Unavailable) as second:
             await fleet.acquire(Ask(None))
@@ -126,7 +132,7 @@ async def test_a_death_that_a_probe_saw_first_is_still_told_by_how_the_process_e
     said: list[str] = []
     async with home(said=said) as fleet:
         await fleet.wait_ready(30)
-        os.kill((await only(fleet)).pid or 0, signal.SIGKILL)
+        kill((await only(fleet)).pid)
         fleet._engines[0].probe_soon()
         await until("it is said", lambda: any("ended by signal 9" in line for line in said))
 
@@ -179,7 +185,7 @@ async def test_a_child_that_dies_before_it_is_well_is_noticed_without_waiting_fo
 ) -> None:
     async with home(deaf) as fleet:
         await until("it was started", lambda: fleet._engines[0].pid is not None)
-        os.kill(fleet._engines[0].pid or 0, signal.SIGKILL)
+        kill(fleet._engines[0].pid)
         await until("it was noticed", lambda: "signal 9" in (fleet.reason or ""), 2)
 
 
