@@ -93,10 +93,8 @@ def shapes(folder: Path) -> tuple[dict[str, tuple[int, int]], int]:
 
     try:
         config = AutoConfig.from_pretrained(folder)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config  # the shapes asked for are those of the plain layers
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config)  # plain layers, quantized or not
     except (ValueError, KeyError, OSError) as error:
         raise BaseError(f"transformers cannot build this model from its config.json: {error}") from error
     head = model.get_output_embeddings()
