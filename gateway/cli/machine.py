@@ -185,9 +185,10 @@ def _loads(library: str) -> bool:
 
 
 def _memory_available() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/meminfo has no MemAvailable")
 
 
 def _existing(folder: Path) -> Path:

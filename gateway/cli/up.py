@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,28 +69,34 @@ def up(
 @click.option("--timeout", default=90.0, show_default=True, help="Seconds to wait for the drain.")
 def down(state_dir: Path | None, timeout: float) -> None:
     """Drain and stop the gateway, its engine and its Postgres."""
-    record = _record(_folder(None, state_dir))
-    if record is None:
+    from gateway.supervise import Lock
+
+    lock = Lock(_folder(None, state_dir))
+    pid = lock.holder()
+    if pid is None:
         say("nothing is running")
         return
-    os.kill(record["pid"], signal.SIGTERM)
+    os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout
-    while _alive(record["pid"]):
+    while lock.holder() == pid:
         if time.monotonic() > deadline:
-            fail(f"process {record['pid']} has not stopped after {timeout:.0f} s; its log says why")
+            fail(f"process {pid} has not stopped after {timeout:.0f} s; its log says why")
         time.sleep(0.1)
     say("stopped")
 
 
 def _detached(config_file: Path | None, flags: dict[str, Any], arguments: list[str], timeout: float) -> None:
+    from gateway.supervise import Lock
+
     state = _folder(config_file, flags["state_dir"])
-    if (record := _record(state)) is not None:
-        say(f"already running (process {record['pid']})")
-        _wait(state, record["pid"], state / "logs" / "up.log", time.monotonic() + timeout, 0)
-        return
     output = state / "logs" / "up.log"
     output.parent.mkdir(parents=True, exist_ok=True)
-    offset = output.stat().st_size if output.exists() else 0
+    output.touch()
+    offset = output.stat().st_size
+    if (running := Lock(state).holder()) is not None:
+        say(f"already running (process {running})")
+        _wait(state, output, offset, timeout, lambda: Lock(state).holder() != running)
+        return
     attached = [word for word in arguments if word not in ("--detach", "-d")]
     with output.open("ab") as sink:
         process = subprocess.Popen(
@@ -99,24 +106,17 @@ def _detached(config_file: Path | None, flags: dict[str, Any], arguments: list[s
             stderr=sink,
             start_new_session=True,
         )
-    _wait(state, process.pid, output, time.monotonic() + timeout, offset, process)
+    _wait(state, output, offset, timeout, lambda: process.poll() is not None)
 
 
-def _wait(
-    state: Path,
-    pid: int,
-    output: Path,
-    deadline: float,
-    offset: int,
-    process: subprocess.Popen[bytes] | None = None,
-) -> None:
-    """Shows progress until /readyz says yes."""
+def _wait(state: Path, output: Path, offset: int, timeout: float, ended: Callable[[], bool]) -> None:
+    """Shows progress (what `output` gets after `offset`) until /readyz says yes."""
     import httpx
 
+    deadline = time.monotonic() + timeout
     while True:
         offset = _copy(output, offset)
-        ended = process.poll() is not None if process else not _alive(pid)
-        if ended:
+        if ended():
             _copy(output, offset)
             fail(f"the gateway ended before it was ready; see {output}")
         record = _record(state)
@@ -153,21 +153,11 @@ def _folder(config_file: Path | None, state_dir: Path | None) -> Path:
 
 
 def _record(state: Path) -> dict[str, Any] | None:
-    """What the running gateway wrote about itself; None when it is not running (any more)."""
+    """What the running gateway wrote about itself; None when it is not running or not yet listening."""
+    from gateway.supervise import Lock
+
     try:
         record: dict[str, Any] = json.loads((state / "gateway.json").read_text())
     except (OSError, ValueError):
         return None
-    return record if _alive(record["pid"], record["since"]) else None
-
-
-def _alive(pid: int, since: float | None = None) -> bool:
-    """Whether that very process runs: a recycled pid was created after the record was written."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        running = process.status() != psutil.STATUS_ZOMBIE
-        return running and (since is None or process.create_time() <= since + 1)
-    except psutil.NoSuchProcess:
-        return False
+    return record if Lock(state).holder() == record["pid"] else None

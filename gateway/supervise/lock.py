@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
+
+ASKERS_S = 0.2
+"""`holder()` takes the lock for an instant to ask; somebody who only asks must not turn a start away."""
 
 
 class Locked(Exception):
@@ -28,19 +32,25 @@ class Lock:
         self._fd: int | None = None
 
     def acquire(self) -> None:
-        """Take it at once or raise `Locked`."""
+        """Take it or raise `Locked`."""
         self._state_dir.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = _read_pid(fd)
-            os.close(fd)
-            raise Locked(
-                f"{self._state_dir} is in use by process {pid or 'unknown'}; stop it with `hotswap down`, "
-                "or choose another state_dir",
-                pid,
-            ) from None
+        deadline = time.monotonic() + ASKERS_S
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.01)
+                    continue
+                pid = _read_pid(fd)
+                os.close(fd)
+                raise Locked(
+                    f"{self._state_dir} is in use by process {pid or 'unknown'}; stop it with `hotswap down`, "
+                    "or choose another state_dir",
+                    pid,
+                ) from None
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._fd = fd

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,13 @@ def test_it_is_free_again_when_its_holder_is_killed(tmp_path: Path) -> None:
     wait_until(lambda: Lock(tmp_path).holder() is None)
     with Lock(tmp_path):
         pass
+
+
+def test_somebody_who_only_asks_does_not_turn_a_start_away(tmp_path: Path) -> None:
+    with Lock(tmp_path) as lock:
+        path = lock.path
+    asker = os.open(path, os.O_RDWR)
+    fcntl.flock(asker, fcntl.LOCK_SH)
+    threading.Timer(0.05, os.close, [asker]).start()
+    with Lock(tmp_path):
+        assert os.getpid() == Lock(tmp_path).holder()
