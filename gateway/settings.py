@@ -69,6 +69,7 @@ class Engine(Section):
     max_model_len: int = Field(2048, ge=16, description="context window, tokens")
     kv_cache_gib: int = Field(1, ge=1, description="KV cache on CPU, GiB")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of the GPU that vLLM takes")
+    tool_call_parser: str = Field("hermes", description="vLLM's parser for tool calls; depends on the base")
     extra_args: tuple[str, ...] = Field((), description="more vLLM flags, passed as they are")
     plugin: bool = Field(True, description="load our plugin in the engine; off only to show what it prevents")
     start_timeout_s: float = Field(300.0, gt=0, description="give up on a start after this long, and restart")

@@ -94,6 +94,8 @@ def command(
         *("--max-loras", str(engine.max_loras)),
         *("--max-cpu-loras", str(engine.max_cpu_loras)),
         *("--max-lora-rank", str(engine.max_lora_rank)),
+        # Without a parser vLLM 0.32 refuses tools, even a function that the client names.
+        *("--enable-auto-tool-choice", "--tool-call-parser", engine.tool_call_parser),
         "--disable-uvicorn-access-log",
         "--no-enable-log-requests",
     ]

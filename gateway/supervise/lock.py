@@ -47,8 +47,8 @@ class Lock:
                 pid = _read_pid(fd)
                 os.close(fd)
                 raise Locked(
-                    f"{self._state_dir} is in use by process {pid or 'unknown'}; stop it with `hotswap down`, "
-                    "or choose another state_dir",
+                    f"{self._state_dir} is in use by process {pid or 'unknown'}; stop it with "
+                    "`hotswap down`, or choose another state_dir",
                     pid,
                 ) from None
         os.ftruncate(fd, 0)

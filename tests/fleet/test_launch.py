@@ -201,3 +201,9 @@ def test_importing_the_fleet_imports_neither_torch_nor_vllm() -> None:
     program = "import sys, gateway.fleet; print({'torch', 'vllm'} & sys.modules.keys() or 'light')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "light" == done.stdout.strip()
+
+
+def test_tools_have_a_parser_for_vllm_refuses_them_without_one() -> None:
+    made = built(tool_call_parser="llama3_json")
+    assert "--enable-auto-tool-choice" in made.argv
+    assert "llama3_json" == value(made, "--tool-call-parser")

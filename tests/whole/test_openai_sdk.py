@@ -118,7 +118,7 @@ def test_a_named_tool_is_called(sdk: openai.OpenAI) -> None:
     answer = sdk.chat.completions.create(
         model="sdk",
         messages=[{"role": "user", "content": "Weather in Paris?"}],
-        tools=[{"type": "function", "function": {"name": "weather", "parameters": schema}}],
+        tools=[{"type": "function", "function": {"name": "weather", "parameters": schema, "strict": True}}],
         tool_choice={"type": "function", "function": {"name": "weather"}},
         max_tokens=60,
         temperature=0,
