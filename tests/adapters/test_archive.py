@@ -180,7 +180,23 @@ def test_a_second_tar_behind_the_first_is_refused(folder: Path) -> None:
 def test_a_pax_header_of_a_megabyte_is_refused(folder: Path) -> None:
     info = tarfile.TarInfo(CONFIG)
     info.pax_headers = {"comment": "x" * 2**20}
-    assert "bad_archive" == refusal(folder, tar((info, b"")))
+    with pytest.raises(Refused, match="claims 1048"):
+        extract(folder, tar((info, b""))[:512])  # on its header, before any of it is kept
+
+
+@pytest.mark.parametrize(
+    "records", [b"x path=a\n", b"8 path=a\n", b"99 path=a\n", b"0 \n", b"10 path a\n\n", b"nothing"]
+)
+def test_a_pax_header_that_is_not_made_of_records_is_refused(folder: Path, records: bytes) -> None:
+    header = member("pax", b"x", size=len(records))[0].tobuf(tarfile.USTAR_FORMAT)
+    data = header + records.ljust(512, b"\0") + tar(*GOOD)
+    with pytest.raises(Refused, match="not made of records"):
+        extract(folder, data)
+
+
+def test_a_root_folder_with_content_is_refused(folder: Path) -> None:
+    with pytest.raises(Refused, match="root folder claims 512 bytes"):
+        extract(folder, member("./", tarfile.DIRTYPE, size=512)[0].tobuf(tarfile.GNU_FORMAT))
 
 
 def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(folder: Path) -> None:
@@ -194,6 +210,15 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(folder: Path) -> None
         return count
 
     with Extractor(folder, max_bytes=10_000, write=write) as extractor, pytest.raises(StoreFull):
+        extractor.feed(tar(*GOOD))
+    assert [] == list(folder.iterdir())
+
+
+def test_a_disk_that_breaks_is_not_called_full_and_leaves_nothing(folder: Path) -> None:
+    def write(descriptor: int, data: memoryview) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with Extractor(folder, max_bytes=10_000, write=write) as extractor, pytest.raises(OSError, match="Input"):
         extractor.feed(tar(*GOOD))
     assert [] == list(folder.iterdir())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import struct
 import time
@@ -172,6 +173,14 @@ def test_a_config_that_is_no_json_object_is_refused(adapter: Make, text: str) ->
     assert "bad_config" == refusal(folder)
 
 
+def test_a_config_of_two_megabytes_is_refused_unread(adapter: Make) -> None:
+    folder = adapter()
+    with (folder / CONFIG).open("ab") as file:
+        file.write(b" " * 2**21)
+    with pytest.raises(Refused, match="at most 1048576"):
+        check(folder)
+
+
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
 def test_a_missing_file_is_named(adapter: Make, name: str) -> None:
     folder = adapter()
@@ -289,8 +298,9 @@ def test_a_tensor_that_is_no_lora_of_a_known_module_is_refused(adapter: Make, co
     assert code == refusal(change(adapter(), lambda t: t.update({name: np.ones((8, 16), np.float16)})))
 
 
-def test_no_tensors_at_all_are_refused(adapter: Make) -> None:
-    assert "missing_tensor" == refusal(rewrite(adapter(), b"{}", b""))
+@pytest.mark.parametrize("targets", [["q_proj"], ".*q_proj"])
+def test_no_tensors_at_all_are_refused(adapter: Make, targets: Any) -> None:
+    assert "missing_tensor" == refusal(rewrite(adapter(target_modules=targets), b"{}", b""))
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.float64, np.int32])
@@ -424,6 +434,28 @@ def test_a_header_that_lies_is_refused(
     adapter: Make, code: str, edit: Callable[[dict[str, Any], dict[str, Any]], object]
 ) -> None:
     assert code == refusal(edited(edit)(adapter()))
+
+
+def test_weights_that_lack_their_last_bytes_say_how_many_are_needed(adapter: Make) -> None:
+    folder = adapter()
+    raw = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(raw[:-2])
+    with pytest.raises(Refused, match=f"the tensors need {len(raw)} bytes"):
+        check(folder)
+
+
+def test_a_file_that_shrinks_during_the_scan_is_refused() -> None:
+    from adapters.weights import Tensor, check_finite
+
+    with pytest.raises(Refused, match="ends inside"):
+        check_finite(io.BytesIO(bytes(10)), [Tensor("x", "F16", (8,), 0, 16)])
+
+
+@pytest.mark.parametrize("start", [b" {", b"\n{", b"["])
+def test_a_header_that_does_not_begin_with_a_brace_is_refused(adapter: Make, start: bytes) -> None:
+    folder = adapter()
+    header, data = parts(folder)
+    assert "bad_header" == refusal(rewrite(folder, start + json.dumps(header).encode()[1:], data))
 
 
 def test_bytes_that_no_tensor_owns_are_refused(adapter: Make) -> None:
