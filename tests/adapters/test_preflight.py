@@ -483,7 +483,19 @@ def test_a_manifest_is_read_and_none_is_empty(adapter: Make) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", "{", '{"licence": 1}', '{"base_fingerprint": []}', '{"x": "\\u0000"}', '{"x": "\\ud800"}', "1"],
+    [
+        "[]",
+        "1",
+        "{",
+        '{"licence": 1}',
+        '{"base_fingerprint": []}',
+        '{"x": "\\u0000"}',
+        '{"x": "\\ud800"}',
+        '{"x": NaN}',
+        '{"x": 1e999}',
+        '{"x": 1, "x": 2}',
+        '{"x": ' + "[" * 9999,
+    ],
 )
 def test_a_manifest_that_cannot_be_kept_is_refused(adapter: Make, text: str) -> None:
     folder = adapter()

@@ -121,6 +121,19 @@ def test_a_full_disk_is_said_so_and_leaves_nothing(
     assert ([], []) == (store.digests(), staged_now(store))
 
 
+@pytest.mark.parametrize("module", [os, Path])
+def test_any_other_trouble_with_the_disk_is_told_as_it_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch, module: object
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+        patch.setattr(module, "fsync" if module is os else "rename", broken)
+        put(store)
+    assert ([], []) == (store.digests(), staged_now(store))
+
+
 def test_content_that_was_damaged_in_the_store_is_healed_by_adding_it_again(store: Store) -> None:
     folder = store.path(put(store))
     folder.chmod(0o755)
