@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ NO_PID = 2**22 + 1  # above every pid that Linux gives: a broken sweep must find
 @contextmanager
 def stranger(script: str = "exec sleep 1000") -> Iterator[subprocess.Popen[bytes]]:
     """A process that is none of ours, in a session of its own."""
-    process = subprocess.Popen(["sh", "-c", script], start_new_session=True)
+    # A shell's background job inherits an ignored SIGINT, and what is ignored at its start sh cannot trap.
+    default = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(["sh", "-c", script], start_new_session=True, preexec_fn=default)
     try:
         yield process
     finally:
