@@ -345,6 +345,38 @@ async def test_a_cancelled_registration_waits_for_the_thread_that_has_its_files(
     assert [] == await shelf.registry.adapters()
 
 
+async def test_files_are_not_forgotten_under_a_registration_of_the_same_content(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shelf.add("support", 1)
+    doomed = await shelf.add("support", 2)
+    await shelf.registry.remove("support@v2")
+    begun, go_on = threading.Event(), threading.Event()
+    real = Store.publish
+
+    def slow(self: Store, sealed: Sealed) -> Path:
+        path = real(self, sealed)
+        begun.set()
+        assert go_on.wait(10)
+        return path
+
+    monkeypatch.setattr(Store, "publish", slow)
+    adding = asyncio.ensure_future(shelf.add("support", 2))
+    assert await asyncio.to_thread(begun.wait, 10)
+    forgetting = asyncio.ensure_future(shelf.another().forget_files(doomed))
+    await asyncio.wait([forgetting], timeout=0.3)
+    go_on.set()
+    assert (doomed.name, False) == ((await adding).name, await forgetting)
+    assert shelf.store.has(doomed.digest)
+
+
+async def test_registering_content_again_heals_files_that_were_lost(shelf: Shelf) -> None:
+    version = await shelf.add("support", 1)
+    shelf.store.delete(version.digest)
+    await shelf.add("support", 1)
+    assert shelf.store.has(version.digest)
+
+
 async def test_over_the_quota_nothing_is_added(shelf: Shelf) -> None:
     first = await shelf.add("support", 1)
     with pytest.raises(OverQuota, match=r"raise registry\.quota_bytes"):
