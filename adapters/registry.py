@@ -63,8 +63,8 @@ class Registry:
     """The registry over a database and a store.
 
     `drain` sees to it that no engine needs a version's files any more, and says whether it could (deleting
-    them under an engine can kill it). With it, `add` makes room by itself when the quota is reached; without, nothing is deleted until
-    somebody calls `collect` and `forget_files`.
+    them under an engine can kill it). With it, `add` makes room by itself when the quota is reached; without,
+    nothing is deleted until somebody calls `collect` and `forget_files`.
     """
 
     def __init__(
