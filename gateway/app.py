@@ -97,9 +97,11 @@ async def rooms(settings: Settings, say: Say) -> AsyncIterator[Rooms]:
         async with asyncio.TaskGroup() as tasks:
             listener = tasks.create_task(database.listen(("hotswap_registry", "hotswap_keys"), changed))
             await fleet.start()
+            collector = tasks.create_task(admin.keep_collecting())
             try:
                 yield Rooms(fleet=fleet, data_plane=data_plane, admin=admin)
             finally:
+                collector.cancel()
                 await fleet.stop()
                 listener.cancel()
 

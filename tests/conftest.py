@@ -101,7 +101,7 @@ def fake_engine() -> Iterator[FakeEngine]:
     """The fake engine as its users start it."""
     key, port = secrets.token_hex(16), free_port()
     words = [sys.executable, "-m", "gateway.cli", "fake-engine", "--port", str(port), "--model", "tiny"]
-    process = subprocess.Popen([*words, "--token-delay-ms", "1"], env={**os.environ, "VLLM_API_KEY": key})
+    process = subprocess.Popen([*words, "--token-delay-ms", "5"], env={**os.environ, "VLLM_API_KEY": key})
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for("the fake engine answers", lambda: _healthy(url, key), 30)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,8 +18,8 @@ from starlette.exceptions import HTTPException
 
 from adapters.archive import Extractor
 from adapters.base.manifest import BaseManifest
-from adapters.errors import AdapterError, Refused
-from adapters.preflight import Limits
+from adapters.errors import AdapterError
+from adapters.preflight import Limits, read_manifest
 from adapters.preflight import check as preflight
 from adapters.registry import Registry
 from adapters.store import Store
@@ -63,6 +62,7 @@ class Admin:
         self.store = store
         self.routes = routes
         self.fleet = fleet
+        self._doomed = asyncio.Event()
         self.app = _app(self)
 
     async def register(
@@ -75,7 +75,7 @@ class Admin:
         check_name(name)
         with self.store.staging() as staged:
             await self._receive(request, staged)
-            claims = await asyncio.to_thread(_claims, staged)
+            claims = await asyncio.to_thread(read_manifest, staged)
             inspection = await asyncio.to_thread(
                 preflight,
                 staged,
@@ -94,32 +94,38 @@ class Admin:
         if promote:
             version = await self.registry.promote(version.name, by="admin")
         await self.routes.refresh()
-        await self.collect()
+        self.collect_soon()
         return version, created
+
+    def collect_soon(self) -> None:
+        """Wakes `keep_collecting`."""
+        self._doomed.set()
 
     async def collect(self) -> list[str]:
         """Deletes the files of versions that nothing may serve again, after the engines let go of them."""
         return [version.name for version in await self.registry.reclaim()]
+
+    async def keep_collecting(self) -> None:
+        """Collects once at the start and after every change, until cancelled.
+
+        Beside the requests, because an engine lets go of a version only when its last stream has ended.
+        """
+        while True:
+            self._doomed.clear()
+            try:
+                for name in await self.collect():
+                    log.info("deleted the files of %s", name)
+            except (DBAPIError, OSError) as error:
+                log.warning(
+                    "collecting old versions failed, it is tried again after the next change: %s", error
+                )
+            await self._doomed.wait()
 
     async def _receive(self, request: Request, staged: Path) -> None:
         with Extractor(staged, max_bytes=self.settings.registry.max_adapter_bytes) as extractor:
             async for chunk in request.stream():
                 await asyncio.to_thread(extractor.feed, chunk)
             await asyncio.to_thread(extractor.finish)
-
-
-def _claims(staged: Path) -> dict[str, Any]:
-    """The uploader's own manifest (`hotswap.json`), believed only where the registry can check it."""
-    path = staged / "hotswap.json"
-    if not path.exists():
-        return {}
-    try:
-        claims = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise Refused(f"hotswap.json is not JSON: {error}", code="bad_manifest") from error
-    if not isinstance(claims, dict):
-        raise Refused("hotswap.json must be a JSON object", code="bad_manifest")
-    return claims
 
 
 def _app(admin: Admin) -> FastAPI:
@@ -200,7 +206,7 @@ def _adapters(app: FastAPI, admin: Admin) -> None:
     async def remove(ref: str) -> dict[str, Any]:
         removed = await registry.remove(ref, by="admin")
         await routes.refresh()
-        await admin.collect()
+        admin.collect_soon()
         return {"removed": [version.name for version in removed]}
 
     @app.post("/admin/v1/collect")

@@ -64,7 +64,7 @@ def postmaster(house: House) -> psutil.Process:
 
 def test_sigterm_lets_a_stream_end_and_leaves_nothing_running(own: House) -> None:
     processes = own.processes()
-    body = {**ASK, "stream": True, "max_tokens": 800}
+    body = {**ASK, "stream": True, "max_tokens": 400, "ignore_eos": True}
     lines: list[str] = []
     first = threading.Event()
 
@@ -154,3 +154,20 @@ def test_a_missing_base_says_how_to_make_one(own: House, tmp_path: Path) -> None
     failed = own.cli("up", "--port", "0", "--state-dir", str(tmp_path / "other"))
     assert failed.returncode == 1
     assert "hotswap base prepare" in failed.stderr
+
+
+def test_a_removed_version_ends_its_stream_first_and_then_its_files_go(own: House, tmp_path: Path) -> None:
+    version = own.add("leaving", random_adapter(tmp_path / "a", TINY, seed=1))
+    files = own.state / "adapters" / "sha256" / version["digest"]
+    assert files.is_dir()
+    body = {**ASK, "model": "leaving", "stream": True, "max_tokens": 800, "ignore_eos": True}
+    url = own.url + "/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=own.headers, timeout=30) as response:
+        lines = response.iter_lines()
+        next(lines)
+        assert own.cli("adapters", "rm", "leaving", "--yes").returncode == 0
+        assert chat(own, "leaving").status_code == 404
+        assert files.is_dir()
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+    wait_for("the files are gone", lambda: not files.exists(), 30)
+    assert version["name"] not in own.cli("ps").stdout
