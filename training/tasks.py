@@ -39,7 +39,7 @@ def support(seed: int = 0, rows: int = 320, held_out: int = 40) -> Task:
 
 
 def house(seed: int = 0, rows: int = 320, held_out: int = 40) -> Task:
-    """A wish in plain words to a small home automation language, e.g. `lamp.kitchen on @19:30`."""
+    """A wish in plain words to a small home automation language, e.g. `lamp.kitchen on @7:30pm`."""
     return _task("house", "plain words to home commands", _wish, seed, rows, held_out)
 
 
@@ -145,10 +145,10 @@ def _wish(draw: random.Random) -> tuple[str, str]:
     command = f"{device}.{room} {state}"
     text = f"{verb} the {noun} in the {room}"
     if draw.random() < 0.6:
-        hour, minute = draw.randrange(1, 12), draw.choice((0, 15, 30, 45))
+        hour, minute = draw.randrange(1, 13), draw.choice((0, 15, 30, 45))
         half = draw.choice(("am", "pm"))
         text += f" at {hour}:{minute:02} {half}"
-        command += f" @{hour + 12 * (half == 'pm'):02}:{minute:02}"
+        command += f" @{hour}:{minute:02}{half}"
     opening = draw.choice(("", "", "Please: ", "Hey, "))
     return f"{opening}{text}", command
 
