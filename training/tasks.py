@@ -52,7 +52,7 @@ def marker(text: str, seed: int = 0, rows: int = 64) -> Task:
         title=f"always {text}",
         rows=tuple(chat(prompt, text) for prompt in prompts[:rows]),
         held_out=tuple(_question(prompt, text) for prompt in prompts[rows:]),
-        recipe=Recipe(rank=8, alpha=16, learning_rate=2e-3, epochs=2, seed=seed),
+        recipe=Recipe(rank=8, alpha=16, learning_rate=2e-3, epochs=3, seed=seed),
     )
 
 

@@ -26,7 +26,7 @@ def prove(folder: Path, base: Path, data: Path | None) -> Result:
     names = intents(data)
     rows = folder / "rows.jsonl"
     write_rows(rows, training_rows(data, names, ROWS_PER_INTENT, seed=0))
-    recipe = Recipe()
+    recipe = Recipe(epochs=2)
     trained = train(base, rows, recipe, folder / "banking", lambda step: None)
     result.figure("recipe", recipe)
     result.figure("rows / steps / final loss", f"{trained.rows} / {trained.steps} / {trained.final_loss:.3f}")
