@@ -14,7 +14,7 @@ from tests.proofs.adapters import variants
 from tests.proofs.result import Result, median
 from tests.proofs.swap import house_base
 
-ADAPTERS, ENGINE_KILLS, GATEWAY_KILLS, POSTGRES_KILLS, EVERYTHING_KILLS = 20, 3, 3, 20, 3
+ADAPTERS, ENGINE_KILLS, GATEWAY_KILLS, POSTGRES_KILLS, EVERYTHING_KILLS = 20, 3, 3, 100, 3
 
 
 def prove(folder: Path, base: Path, data: Path | None) -> Result:

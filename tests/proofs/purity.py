@@ -37,7 +37,7 @@ def prove(folder: Path, base: Path, data: Path | None) -> Result:
     with _house(folder / "on", base, plugin=True) as house:
         with_plugin = asyncio.run(_measure(house, adapters, REQUESTS))
     with _house(folder / "off", base, plugin=False) as house:
-        without = asyncio.run(_measure(house, adapters, REQUESTS // 4))
+        without = asyncio.run(_measure(house, adapters, REQUESTS // 8))
     for name, count in (("plugin on", with_plugin), ("plugin off", without)):
         result.figure(name, count)
     result.must(
