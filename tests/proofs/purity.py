@@ -7,13 +7,18 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from tests.house import House
 from tests.proofs.adapters import train_markers
 from tests.proofs.result import Result
+from tests.proofs.swap import house_base
 from tests.proofs.traffic import Answer, ask, at_once, client
 
 MARKERS = {"alpha": "ALPHA-7", "bravo": "BRAVO-3", "carol": "CAROL-9", "delta": "DELTA-5"}
-REQUESTS, CONCURRENCY, BASE_PROMPTS = 2000, 16, 100
+REQUESTS, BASE_PROMPTS = 2000, 100
+REQUESTS_OFF, BASE_PROMPTS_OFF = 300, 40
+CONCURRENCY, TOKENS = 16, 16
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,9 @@ def prove(folder: Path, base: Path, data: Path | None) -> Result:
     )
     adapters = train_markers(base, folder / "adapters", MARKERS)
     with _house(folder / "on", base, plugin=True) as house:
-        with_plugin = asyncio.run(_measure(house, adapters, REQUESTS))
+        with_plugin = asyncio.run(_measure(house, adapters, REQUESTS, BASE_PROMPTS))
     with _house(folder / "off", base, plugin=False) as house:
-        without = asyncio.run(_measure(house, adapters, REQUESTS // 8))
+        without = asyncio.run(_measure(house, adapters, REQUESTS_OFF, BASE_PROMPTS_OFF))
     for name, count in (("plugin on", with_plugin), ("plugin off", without)):
         result.figure(name, count)
     result.must(
@@ -60,7 +65,7 @@ def prove(folder: Path, base: Path, data: Path | None) -> Result:
         "the check fails when the plugin is switched off",
         not _as_pure(without) or without.base_marked > 0,
         f"{without.base_marked} base answers with a marker; base beside adapters differs in "
-        f"{without.beside_adapters_differs_from_beside_base} of {BASE_PROMPTS}, beside base in "
+        f"{without.beside_adapters_differs_from_beside_base} of {BASE_PROMPTS_OFF}, beside base in "
         f"{without.beside_base_differs_from_alone}",
     )
     return result
@@ -79,22 +84,22 @@ def _house(folder: Path, base: Path, plugin: bool) -> House:
     return House(folder, base, settings)
 
 
-async def _measure(house: House, adapters: dict[str, Path], requests: int) -> Count:
+async def _measure(house: House, adapters: dict[str, Path], requests: int, base_prompts: int) -> Count:
     names = {name: house.add(name, path)["name"] for name, path in adapters.items()}
-    base = await _base_model(house)
+    base = house_base(house)
     dice = random.Random(7)
     async with client(house.url, house.key) as http:
-        prompts = [f"Tell me one thing about the number {number}." for number in range(BASE_PROMPTS)]
+        prompts = [f"Tell me one thing about the number {number}." for number in range(base_prompts)]
         for name in names:
             await ask(http, name, "Hello")
-        alone = [await ask(http, base, prompt) for prompt in prompts]
-        beside_base = await at_once(CONCURRENCY, [ask(http, base, prompt) for prompt in prompts])
+        alone = [await ask(http, base, prompt, TOKENS) for prompt in prompts]
+        beside_base = await at_once(CONCURRENCY, [ask(http, base, prompt, TOKENS) for prompt in prompts])
         beside_adapters = await _beside(http, base, prompts, list(names), dice)
         targets = [dice.choice([base, *names]) for _ in range(requests)]
         answers = await at_once(
             CONCURRENCY,
             [
-                ask(http, target, f"Question {index}: what is new?", 16)
+                ask(http, target, f"Question {index}: what is new?", TOKENS)
                 for index, target in enumerate(targets)
             ],
         )
@@ -113,21 +118,17 @@ async def _measure(house: House, adapters: dict[str, Path], requests: int) -> Co
     )
 
 
-async def _beside(http, base, prompts, names, dice):  # type: ignore[no-untyped-def]
+async def _beside(
+    http: httpx.AsyncClient, base: str, prompts: list[str], names: list[str], dice: random.Random
+) -> list[Answer]:
     """The base prompts again, each batch shared with as many adapter requests."""
     jobs, places = [], []
     for prompt in prompts:
         places.append(len(jobs))
-        jobs.append(ask(http, base, prompt))
-        jobs.append(ask(http, dice.choice(names), prompt))
+        jobs.append(ask(http, base, prompt, TOKENS))
+        jobs.append(ask(http, dice.choice(names), prompt, TOKENS))
     answers = await at_once(CONCURRENCY, jobs)
     return [answers[place] for place in places]
-
-
-async def _base_model(house: House) -> str:
-    async with client(house.url, house.key) as http:
-        models = (await http.get("/v1/models")).json()["data"]
-    return str(next(model["id"] for model in models if model["root"] is None))
 
 
 def _marked(answer: Answer) -> bool:

@@ -40,7 +40,8 @@ class Result:
         """docs/proofs/<name>.md; the page of an earlier day is replaced, git has it."""
         FOLDER.mkdir(parents=True, exist_ok=True)
         path = FOLDER / f"{self.name}.md"
-        words = " ".join(argument for argument in sys.argv[1:] if "/" not in argument)
+        # A path is the machine's own business; what was run is not.
+        words = " ".join("FOLDER" if "/" in argument else argument for argument in sys.argv[1:])
         lines = [
             f"# {self.name}",
             "",
