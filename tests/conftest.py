@@ -66,6 +66,7 @@ def house(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "HOTSWAP_ENGINE__API_KEY_ENV": "TEST_ENGINE_KEY",
         "TEST_ENGINE_KEY": key,
         "HOTSWAP_ENGINE__MAX_LORAS": "4",
+        "HOTSWAP_ENGINE__START_TIMEOUT_S": "400",  # a machine that does other things too
         "HOTSWAP_BASE__NAME": "base",
     }
     with House(tmp_path_factory.mktemp("house"), base_folder, settings) as running:

@@ -75,7 +75,7 @@ class House:
     def headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.key}"}
 
-    def start(self, ready: bool = True, deadline_s: float = 240) -> float:
+    def start(self, ready: bool = True, deadline_s: float = 420) -> float:
         """Seconds from the command to a gateway that is ready (`ready`) or merely answers."""
         started = time.monotonic()
         words = [sys.executable, "-m", "gateway.cli", "up", *([] if self.engine else ["--no-engine"])]
