@@ -153,7 +153,11 @@ class House:
             return []
 
     def __enter__(self) -> House:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
