@@ -10,14 +10,16 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from adapters.base.manifest import BaseManifest
+from tests.db import server
 from tests.house import House, free_port, wait_for
 from tests.peft_folder import random_adapter
 
@@ -89,6 +91,13 @@ def real_engine(house: House, base_folder: Path, tmp_path_factory: pytest.TempPa
         tmp_path_factory.mktemp("adapter") / "a", BaseManifest.read(base_folder), seed=1, scale=0.02
     )
     return RealEngine(house.fleet()[0]["url"], house.environment["TEST_ENGINE_KEY"], "base", folder)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The one Postgres of a test session. Who kills a server starts one of their own."""
+    async with server.running(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
 
 
 @dataclass(frozen=True)

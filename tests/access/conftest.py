@@ -1,20 +1,13 @@
-"""One Postgres for the tests of this room, a migrated database for each."""
+"""A migrated database for each test of this room."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import pytest
 import pytest_asyncio
 
 from gateway.db import Database
 from tests.db import server
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    async with server.running(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
 
 
 @pytest_asyncio.fixture

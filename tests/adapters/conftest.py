@@ -1,4 +1,4 @@
-"""A real Postgres, an empty registry over it, and small adapters."""
+"""An empty registry in a real Postgres, and small adapters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import text
 
 from adapters import preflight
@@ -17,20 +16,11 @@ from adapters.preflight import Inspection, Limits
 from adapters.registry import Registry
 from adapters.store import Store
 from adapters.version import Version
-from gateway.db import Database, EmbeddedPostgres
+from gateway.db import Database
 from tests.conftest import TINY
 from tests.peft_folder import random_adapter
 
 LIMITS = Limits(max_rank=64, max_bytes=10_000_000)
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    folder = tmp_path_factory.mktemp("postgres")
-    postgres = EmbeddedPostgres(folder / "data", folder / "log")
-    url = await postgres.start()
-    yield url
-    await postgres.stop()
 
 
 @pytest.fixture
