@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from adapters.archive import Extractor
@@ -115,7 +115,7 @@ class Admin:
             try:
                 for name in await self.collect():
                     log.info("deleted the files of %s", name)
-            except (DBAPIError, OSError) as error:
+            except (SQLAlchemyError, AdapterError, OSError) as error:
                 log.warning(
                     "collecting old versions failed, it is tried again after the next change: %s", error
                 )
@@ -246,7 +246,7 @@ def _errors(app: FastAPI) -> None:
     handle(AdapterError, as_gateway_error)
     handle(RequestValidationError, _invalid)
     handle(HTTPException, lambda error: NotFound(f"{error.detail}: nothing is served there"))
-    handle(DBAPIError, _database_down)
+    handle(SQLAlchemyError, _database_down)
 
 
 def _invalid(error: RequestValidationError) -> GatewayError:
@@ -255,8 +255,8 @@ def _invalid(error: RequestValidationError) -> GatewayError:
     return BadRequest(f"{field}: {first['msg']}", param=field)
 
 
-def _database_down(error: DBAPIError) -> GatewayError:
-    log.warning("the database refused or was away: %s", error.orig)
+def _database_down(error: SQLAlchemyError) -> GatewayError:
+    log.warning("the database refused or was away: %s", error)
     return Unavailable(
         "the database is away, so the control plane cannot answer; requests to /v1 go on",
         retry_after_s=2,
