@@ -2,12 +2,13 @@
 
 `build(settings)` is an ASGI app. Its lifespan starts Postgres (unless a DSN is given), migrates, fills the
 in-memory tables and lets the fleet start in the background, so that the gateway answers within a second or
-two while an engine may take forty. /v1 goes to the pure ASGI data plane before FastAPI sees it.
+two while an engine may take forty. /v1 goes to the data plane, below ASGI (`gateway.api.connection`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -119,13 +120,17 @@ async def _database_url(settings: Settings, stack: AsyncExitStack) -> str:
 
 
 class Hotswap:
-    """The ASGI app: /v1 to the data plane, /healthz and /readyz here, the rest to the control plane."""
+    """The ASGI app: /healthz and /readyz here, the rest to the control plane. `plane` serves /v1."""
 
     def __init__(self, settings: Settings, say: Say) -> None:
         self._settings = settings
         self._say = say
         self._rooms: Rooms | None = None
         self.failure: BaseException | None = None
+
+    def plane(self) -> DataPlane | None:
+        """What serves /v1 on a `ClientConnection`; None before the start and after the end."""
+        return None if self._rooms is None else self._rooms.data_plane
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -134,8 +139,6 @@ class Hotswap:
         path = scope["path"]
         if self._rooms is None:
             await _answer(send, 503, {"ready": False, "reason": "starting"})
-        elif path.startswith("/v1/"):
-            await self._rooms.data_plane(scope, receive, send)
         elif path == "/healthz":
             await _answer(send, 200, {"ok": True})
         elif path == "/readyz":
@@ -149,9 +152,14 @@ class Hotswap:
         try:
             async with rooms(self._settings, self._say) as started:
                 self._rooms = started
+                # What is there now stays. A collection that walks all of it would hold every stream up for
+                # tens of milliseconds, and would find nothing.
+                gc.collect()
+                gc.freeze()
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
                 self._rooms = None
+                gc.unfreeze()
         except Exception as error:
             self.failure = _first(error)
             log.exception("the gateway could not start or stop cleanly")

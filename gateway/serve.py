@@ -12,10 +12,12 @@ import logging.handlers
 import os
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
+from gateway.api.connection import ClientConnection
 from gateway.app import Say, build
 from gateway.settings import Settings, SettingsError
 from gateway.supervise import Lock, sweep
@@ -40,7 +42,7 @@ def serve(settings: Settings, say: Say) -> None:
             config = uvicorn.Config(
                 app,
                 loop="uvloop",
-                http="httptools",
+                http=partial(ClientConnection, app.plane),  # type: ignore[arg-type] # any protocol factory
                 lifespan="on",
                 ws="none",
                 access_log=False,

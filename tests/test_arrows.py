@@ -174,7 +174,7 @@ def test_an_arrow_against_the_grain_is_noticed(module: str, source: str) -> None
     [
         ("gateway.cli.train", "def f():\n    from training.sft import train"),
         ("gateway.cli.train", "if TYPE_CHECKING:\n    from training.sft import Progress"),
-        ("gateway.api.openai", "from gateway.relay import forward"),
+        ("gateway.api.openai", "from gateway.relay import Transfer"),
         ("adapters.base.prepare", "def f():\n    import torch"),
         ("adapters.vllm_plugin.kernel", "import torch"),
         ("training.sft", "from adapters.base.manifest import BaseManifest"),

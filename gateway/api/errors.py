@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from adapters.errors import AdapterError, Conflicting, OverQuota, Refused, StoreFull, TooBig, Unknown
 from gateway.errors import BadRequest, Conflict, GatewayError, NotFound, Overloaded, TooLarge, Unavailable
 
@@ -59,6 +61,10 @@ class EngineError(GatewayError):
 def error_body(error: GatewayError) -> dict[str, Any]:
     """`{"error": {"message", "type", "param", "code"}}`."""
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+
+
+def error_json(error: GatewayError) -> bytes:
+    return msgspec.json.encode(error_body(error))
 
 
 def as_gateway_error(error: Exception) -> GatewayError:

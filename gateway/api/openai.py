@@ -1,4 +1,4 @@
-"""The data plane: OpenAI's surface as a pure ASGI app.
+"""The data plane: OpenAI's surface, on exchanges (`gateway.api.exchange`) instead of ASGI.
 
 A request is authenticated before its body is read, its body is read once, `model` becomes one target, the
 fleet lends an engine that holds it, and the relay carries the bytes. Nothing here waits for a database.
@@ -6,56 +6,22 @@ fleet lends an engine that holds it, and the relay carries the bytes. Nothing he
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from gateway.api import denied
-from gateway.api.body import ClientLeft, for_engine, members, model_of, read_body
-from gateway.api.errors import (
-    RETRY_AFTER_S,
-    MethodNotAllowed,
-    as_gateway_error,
-    engine_error,
-    is_unknown_model,
-)
-from gateway.api.respond import answer, answer_error, answer_json
-from gateway.errors import BadRequest, GatewayError, NotFound, Unavailable
-from gateway.relay import EngineAnswered, Upstream, UpstreamFailed, UpstreamRequest, forward
-from gateway.relay.forward import Lease as Address
-from gateway.relay.forward import Receive, Send
-
-log = logging.getLogger("hotswap.api")
-
-ATTEMPTS = 2
-"""Engines that one request may be sent to, as long as nothing of an answer has arrived."""
+from gateway.api.body import for_engine, members, model_of, too_large
+from gateway.api.errors import MethodNotAllowed, RequestTimeout
+from gateway.api.exchange import Connection, Exchange
+from gateway.api.generation import Answering, Fleet, Generation, Sender, Target, Turns
+from gateway.api.requestid import RequestIds
+from gateway.errors import NotFound
+from gateway.relay import Upstream, UpstreamRequest
 
 _GENERATE = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"})
-_UNLOCKED = contextlib.nullcontext()
-
-
-class Target(Protocol):
-    """What `model` means now. `engine_name` is the only name that an engine hears."""
-
-    @property
-    def version(self) -> Any: ...
-    @property
-    def engine_name(self) -> str: ...
-
-
-class Lease(Address, Protocol):
-    """An engine that holds the target, for one request."""
-
-    @property
-    def prompt_logprobs_safe(self) -> bool: ...
-    def stale(self) -> None:
-        """The engine says it does not hold the version after all: load it again next time."""
 
 
 class Keys(Protocol):
@@ -65,10 +31,6 @@ class Keys(Protocol):
 class Routes(Protocol):
     def resolve(self, model: str, /) -> Target: ...
     def models(self) -> Sequence[Mapping[str, Any]]: ...
-
-
-class Fleet(Protocol):
-    def lease(self, target: Any, /) -> AbstractAsyncContextManager[Lease]: ...
 
 
 class Limits(Protocol):
@@ -83,55 +45,64 @@ class Limits(Protocol):
 
 
 class DataPlane:
-    """The ASGI app for everything under /v1."""
+    """Everything under /v1: a `gateway.api.connection.Plane`. `on_end` hears every exchange that is over."""
 
-    def __init__(self, keys: Keys, routes: Routes, fleet: Fleet, upstream: Upstream, server: Limits) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        routes: Routes,
+        fleet: Fleet,
+        upstream: Upstream,
+        server: Limits,
+        on_end: Callable[[Exchange], None] = lambda exchange: None,
+    ) -> None:
         self._keys = keys
         self._routes = routes
-        self._fleet = fleet
-        self._upstream = upstream
+        self._sender = Sender(fleet, upstream, Turns())
         self._server = server
         self._allowed = frozenset(server.allow_fields)
-        self._prompt_logprobs: dict[tuple[str, int], asyncio.Lock] = {}
+        self._on_end = on_end
+        self._ids = RequestIds()
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        request_id = secrets.token_hex(16)
-        try:
-            await self._serve(scope, receive, send, request_id)
-        except ClientLeft:
-            return
-        except Exception as error:
-            failure = as_gateway_error(error)
-            if type(failure) is GatewayError:  # nobody foresaw it
-                log.exception("request %s failed", request_id)
-            await answer_error(send, failure, request_id)
+    def exchange(self, connection: Connection, method: str, path: str) -> Exchange:
+        return Exchange(connection, next(self._ids), method, path, self._on_end)
 
-    async def _serve(self, scope: Mapping[str, Any], receive: Receive, send: Send, request_id: str) -> None:
-        path, method = scope["path"], scope["method"]
-        authorization = length = None
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization = value
-            elif name == b"content-length":
-                length = value
+    def opened(self, exchange: Exchange) -> None:
+        with Answering(exchange):
+            self._open(exchange)
+
+    def incomplete(self, exchange: Exchange) -> None:
+        if len(exchange.body) > self._server.max_body_bytes:
+            exchange.fail(too_large(len(exchange.body), self._server.max_body_bytes))
+        elif not exchange.response_complete:
+            exchange.body_within(self._server.body_timeout_s, self._late)
+
+    def ready(self, exchange: Exchange) -> None:
+        with Answering(exchange):
+            if len(exchange.body) > self._server.max_body_bytes:
+                raise too_large(len(exchange.body), self._server.max_body_bytes)
+            self._generate(exchange)
+
+    def _open(self, exchange: Exchange) -> None:
+        """Who asks, and what for; whatever needs no body is answered."""
+        path, method = exchange.path, exchange.method
         if method == "OPTIONS":
             allow = "POST" if path in _GENERATE else "GET, HEAD"
-            await answer(send, 204, b"", request_id, allow=f"{allow}, OPTIONS")
+            exchange.answer(204, b"", f"allow: {allow}, OPTIONS\r\n".encode())
             return
-        self._keys.authenticate(authorization)
+        self._keys.authenticate(exchange.authorization)
         if path in _GENERATE:
             _only(method, path, "POST")
-            body = await read_body(
-                receive, length, max_bytes=self._server.max_body_bytes, timeout_s=self._server.body_timeout_s
-            )
-            await self._generate(path, body, receive, send, request_id)
+            length = exchange.content_length
+            if length is not None and length.isdigit() and int(length) > self._server.max_body_bytes:
+                raise too_large(int(length), self._server.max_body_bytes)
+            exchange.proceed()
         elif path == "/v1/models":
             _only(method, path, "GET", "HEAD")
-            listed = {"object": "list", "data": list(self._routes.models())}
-            await answer_json(send, 200, listed, request_id)
+            _answer_json(exchange, {"object": "list", "data": list(self._routes.models())})
         elif path.startswith("/v1/models/"):
             _only(method, path, "GET", "HEAD")
-            await answer_json(send, 200, self._model(path.removeprefix("/v1/models/")), request_id)
+            _answer_json(exchange, self._model(path.removeprefix("/v1/models/")))
         elif path.startswith("/v1/responses/"):
             raise NotFound(
                 "This gateway stores no responses, so none can be fetched, cancelled or deleted.",
@@ -140,50 +111,31 @@ class DataPlane:
         else:
             raise NotFound(f"Nothing is served at {method} {path[:200]}.", code="unknown_url")
 
-    async def _generate(self, path: str, body: bytes, receive: Receive, send: Send, request_id: str) -> None:
-        request = members(body)
-        target = self._routes.resolve(model_of(request))
+    def _late(self, exchange: Exchange) -> None:
+        exchange.fail(
+            RequestTimeout(
+                f"The request body was not complete after {self._server.body_timeout_s:g} s. "
+                "Send it faster, or send less."
+            )
+        )
+
+    def _generate(self, exchange: Exchange) -> None:
+        exchange.ready = time.monotonic()
+        path, request = exchange.path, members(exchange.body)
+        exchange.route = model = model_of(request)
+        target = self._routes.resolve(model)
+        exchange.version = target.engine_name
         denied.check(request, self._allowed)
         ours = {}
         if path == "/v1/responses":
             denied.check_stateless(request)
-            ours["request_id"] = f"resp_{request_id}"  # the only id that vLLM does not take from the header
-        body = for_engine(request, target.engine_name, **ours)
-        outgoing = UpstreamRequest("POST", path, body, request_id)
-        prompt_logprobs = denied.given(request, "prompt_logprobs") or _is_on(request, "echo")
-
-        tried: Address | None = None
-        for attempt in range(1, ATTEMPTS + 1):
-            async with self._fleet.lease(target) as lease:
-                if tried is not None and (tried.host, tried.port) == (lease.host, lease.port):
-                    break  # the only engine there is has just failed
-                alone = prompt_logprobs and not lease.prompt_logprobs_safe
-                try:
-                    async with self._lock(lease) if alone else _UNLOCKED:
-                        await forward(self._upstream, lease, outgoing, receive, send)
-                    return
-                except EngineAnswered as error:
-                    if not is_unknown_model(error.status, error.body) or target.version is None:
-                        raise _engine_said(path, error) from error
-                    log.warning(
-                        "request %s: engine %s:%s lost %s",
-                        request_id,
-                        lease.host,
-                        lease.port,
-                        target.engine_name,
-                    )
-                    lease.stale()
-                except UpstreamFailed as error:
-                    log.warning("request %s, attempt %d: %s", request_id, attempt, error)
-                    tried = lease
-        raise Unavailable(
-            f"No engine could answer for {target.engine_name!r}. Send the request again.",
-            retry_after_s=RETRY_AFTER_S,
+            ours["request_id"] = f"resp_{exchange.id}"  # the only id that vLLM does not take from the header
+        outgoing = UpstreamRequest(
+            "POST", path, for_engine(request, target.engine_name, **ours), exchange.id, exchange.began
         )
-
-    def _lock(self, lease: Lease) -> asyncio.Lock:
-        """Two concurrent prompt_logprobs requests kill an unfixed vLLM on CPU: one at a time an engine."""
-        return self._prompt_logprobs.setdefault((lease.host, lease.port), asyncio.Lock())
+        exchange.body = b""  # it is in `outgoing` now
+        alone = denied.given(request, "prompt_logprobs") or _is_on(request, "echo")
+        Generation(self._sender, exchange, target, outgoing, alone=alone).start()
 
     def _model(self, name: str) -> Mapping[str, Any]:
         for model in self._routes.models():
@@ -196,6 +148,10 @@ class DataPlane:
         raise NotFound(f"The model {name[:100]!r} does not exist.", code="model_not_found", param="model")
 
 
+def _answer_json(exchange: Exchange, content: Any) -> None:
+    exchange.answer(200, msgspec.json.encode(content), b"content-type: application/json\r\n")
+
+
 def _only(method: str, path: str, *allowed: str) -> None:
     if method not in allowed:
         raise MethodNotAllowed(
@@ -205,9 +161,3 @@ def _only(method: str, path: str, *allowed: str) -> None:
 
 def _is_on(request: Mapping[str, msgspec.Raw], field: str) -> bool:
     return denied.given(request, field) and bytes(request[field]) != b"false"
-
-
-def _engine_said(path: str, error: EngineAnswered) -> GatewayError:
-    if path == "/v1/embeddings" and error.status in (404, 405, 501):
-        return BadRequest("This base does not serve embeddings.", code="embeddings_not_served", param="model")
-    return engine_error(error.status, error.body, error.retry_after)

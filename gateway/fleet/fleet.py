@@ -143,6 +143,20 @@ class Fleet:
         """`async with fleet.lease(target) as lease:`, see `acquire`."""
         return Leasing(self, target)
 
+    def lease_now(self, target: Target) -> Lease | None:
+        """What `acquire` gives, when it is there without waiting; None when the version must be loaded first.
+
+        The caller releases it. Raises as `acquire` does.
+        """
+        engine, boot = self._pick()
+        version = target.version
+        if version is None:
+            return engine.lease(boot, boot.base)
+        if version.name in self._refused:
+            raise _removed(version)
+        entry = boot.residency.loaded(version.name)
+        return None if entry is None else engine.lease(boot, entry)
+
     async def acquire(self, target: Target) -> Lease:
         """A hold on an engine that has `target` loaded; the caller releases it.
 
@@ -151,18 +165,15 @@ class Fleet:
         """
         version = target.version
         for _ in range(len(self._engines) + 2):
+            lease = self.lease_now(target)
+            if lease is not None:
+                return lease
+            assert version is not None  # the base waits for nothing
             engine, boot = self._pick()
-            if version is None:
-                return engine.lease(boot, boot.base)
-            if version.name in self._refused:
-                break
-            entry = boot.residency.loaded(version.name)
-            if entry is not None:
-                return engine.lease(boot, entry)
             try:
                 await boot.residency.ensure(version)
-            except FilesGone:
-                break
+            except FilesGone as error:
+                raise _removed(version) from error
             except LoadFailed as error:
                 raise Unavailable(
                     f"the engine could not load {version.name}: {error}",
@@ -175,13 +186,7 @@ class Fleet:
                     raise Unavailable(
                         f"{version.name} could not be loaded: {error}", retry_after_s=LOAD_RETRY_S
                     ) from error
-        else:
-            raise Unavailable("engines come and go; try again", retry_after_s=1.0)
-        raise NotFound(
-            f"The model {version.name!r} was removed. GET /v1/models lists what this gateway serves.",
-            code="model_not_found",
-            param="model",
-        )
+        raise Unavailable("engines come and go; try again", retry_after_s=1.0)
 
     async def forget(
         self, version: Version, *, deadline_s: float = 30.0, then: Callable[[], None] | None = None
@@ -290,6 +295,14 @@ class Leasing:
     ) -> None:
         if self._lease is not None:
             self._lease.release()
+
+
+def _removed(version: Version) -> NotFound:
+    return NotFound(
+        f"The model {version.name!r} was removed. GET /v1/models lists what this gateway serves.",
+        code="model_not_found",
+        param="model",
+    )
 
 
 def _address(url: str, key_env: str | None, environment: Mapping[str, str]) -> Address:

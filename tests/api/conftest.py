@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,12 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.api.exchange import Exchange
 from gateway.api.openai import DataPlane
 from gateway.errors import NotFound, Unauthorized, Unavailable
 from gateway.fleet.fake_engine import FakeEngine
 from gateway.relay import Upstream
 from gateway.settings import Server
-from tests.relay.serving import serving
+from tests.relay.serving import serving, serving_plane
 
 ENGINE_KEY = "engine-key"
 VERSION = "support@3f9c2ab71e04"
@@ -64,6 +66,9 @@ class Lease:
     host = "127.0.0.1"
     authorization = f"Bearer {ENGINE_KEY}".encode()
 
+    def release(self) -> None:
+        self.fleet.held -= 1
+
     def stale(self) -> None:
         self.fleet.stale += 1
         self.fleet.load(self.target)
@@ -71,12 +76,16 @@ class Lease:
 
 @dataclass
 class Fleet:
-    """Lends each of `ports` in turn. Loads a version into `engine` when the relay reports it stale."""
+    """Lends each of `ports` in turn. Loads a version into `engine` when the relay reports it stale.
+
+    With `loading`, every version has to be loaded first, which lasts until the event is set.
+    """
 
     engine: FakeEngine
     ports: list[int] = field(default_factory=list)
     prompt_logprobs_safe: bool = True
     loads_when_stale: bool = True
+    loading: asyncio.Event | None = None
     leased: int = 0
     held: int = 0
     stale: int = 0
@@ -85,17 +94,21 @@ class Fleet:
         if self.loads_when_stale:
             self.engine.loras.paths[target.engine_name] = "/somewhere"
 
-    @asynccontextmanager
-    async def lease(self, target: Target) -> AsyncIterator[Lease]:
+    def lease_now(self, target: Target) -> Lease | None:
+        return None if self.loading else self._lease(target)
+
+    async def acquire(self, target: Target) -> Lease:
+        assert self.loading is not None
+        await self.loading.wait()
+        return self._lease(target)
+
+    def _lease(self, target: Target) -> Lease:
         if not self.ports:
             raise Unavailable("No engine is ready.", retry_after_s=2.5)
         port = self.ports[self.leased % len(self.ports)]
         self.leased += 1
         self.held += 1
-        try:
-            yield Lease(self, port, target, self.prompt_logprobs_safe)
-        finally:
-            self.held -= 1
+        return Lease(self, port, target, self.prompt_logprobs_safe)
 
 
 @dataclass
@@ -107,6 +120,7 @@ class Service:
     engine: FakeEngine
     fleet: Fleet
     http: httpx.AsyncClient
+    ended: list[Exchange] = field(default_factory=list)
 
     async def chat(self, **more: Any) -> httpx.Response:
         return await self.post("/v1/chat/completions", messages=[{"role": "user", "content": "hi"}], **more)
@@ -116,18 +130,20 @@ class Service:
 
 
 @asynccontextmanager
-async def running(**server: Any) -> AsyncIterator[Service]:
+async def running(keep_alive_s: float = 5.0, **server: Any) -> AsyncIterator[Service]:
     engine = FakeEngine(model="base", key=ENGINE_KEY)
     engine.loras.paths[VERSION] = "/somewhere"
     fleet = Fleet(engine)
     upstream = Upstream()
-    plane = DataPlane(keys=Keys(), routes=Routes(), fleet=fleet, upstream=upstream, server=Server(**server))
+    ended: list[Exchange] = []
+    limits = Server(**server)
+    plane = DataPlane(Keys(), Routes(), fleet, upstream, limits, ended.append)
     headers = {"authorization": "Bearer good"}
-    async with serving(engine) as engine_port, serving(plane) as port:
+    async with serving(engine) as engine_port, serving_plane(plane, keep_alive_s) as port:
         fleet.ports.append(engine_port)
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=10) as http:
-            yield Service(url, port, engine, fleet, http)
+            yield Service(url, port, engine, fleet, http, ended)
         await upstream.close()
 
 

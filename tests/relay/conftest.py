@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import uvloop
 
-from gateway.relay import EngineAnswered, Outcome, Upstream, UpstreamFailed, UpstreamRequest, forward
+from gateway.api.connection import ClientConnection
+from gateway.api.exchange import Exchange
+from gateway.relay import EngineAnswered, Outcome, Transfer, Upstream, UpstreamFailed, UpstreamRequest
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
@@ -18,26 +19,39 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 @dataclass
 class Relay:
-    """An ASGI app that forwards every request to one port, and remembers how each one ended."""
+    """A data plane that forwards every request to one port, and remembers how each one ended."""
 
     port: int
     upstream: Upstream = field(default_factory=Upstream)
-    ended: list[Outcome | Exception] = field(default_factory=list)
+    ended: list[Outcome | UpstreamFailed | EngineAnswered] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)
 
     host = "127.0.0.1"
     authorization = b"Bearer engine-key"
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
-        body = bytearray()
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body", False):
-                break
-        request = UpstreamRequest("POST", scope["path"], bytes(body), "f" * 32)
-        try:
-            self.ended.append(await forward(self.upstream, self, request, receive, send))
-        except (UpstreamFailed, EngineAnswered) as error:
-            self.ended.append(error)
-            await send({"type": "http.response.start", "status": 599, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
+    def exchange(self, connection: ClientConnection, method: str, path: str) -> Exchange:
+        return Exchange(connection, "f" * 32, method, path, self.exchanges.append)
+
+    def opened(self, exchange: Exchange) -> None: ...
+    def incomplete(self, exchange: Exchange) -> None: ...
+
+    def ready(self, exchange: Exchange) -> None:
+        request = UpstreamRequest("POST", exchange.path, bytes(exchange.body), exchange.id, exchange.began)
+
+        def send() -> None:
+            exchange.transfer = transfer = Transfer(self.upstream, self, request, exchange, done)
+            if not transfer.send_now():
+                exchange.spawn(transfer.send())
+
+        def done(transfer: Transfer) -> None:
+            failure = transfer.failure
+            if isinstance(failure, UpstreamFailed) and failure.stale:
+                send()
+                return
+            ended = failure or transfer.outcome
+            assert ended is not None
+            self.ended.append(ended)
+            if failure is not None:
+                exchange.answer(599, b"")
+
+        send()

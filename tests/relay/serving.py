@@ -7,11 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, cast
 
 import uvicorn
 from uvicorn.server import ServerState
+
+from gateway.api.connection import ClientConnection, Plane
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -26,13 +29,23 @@ async def until(true: Callable[[], bool], what: str, within_s: float = 5.0) -> f
     return time.monotonic() - started
 
 
+def serving_plane(plane: Plane, keep_alive_s: float = 5.0) -> AbstractAsyncContextManager[int]:
+    """Serves a data plane in this event loop, as the gateway does; gives its port. The rest answers 418."""
+    return serving(_nothing_else, partial(ClientConnection, lambda: plane), timeout_keep_alive=keep_alive_s)
+
+
+async def _nothing_else(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 418, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[int]:
-    """Serves `app` in this event loop with uvicorn's protocol; gives its port.
+async def serving(app: Any, http: Any = "httptools", **more: Any) -> AsyncIterator[int]:
+    """Serves `app` in this event loop with uvicorn's protocol, or another one; gives its port.
 
     Not uvicorn's `Server`: that one looks only every 100 ms whether it should stop.
     """
-    config = uvicorn.Config(app, http="httptools", lifespan="off", log_level="critical")
+    config = uvicorn.Config(app, http=http, lifespan="off", log_level="critical", **more)
     config.load()
     protocol: Any = config.http_protocol_class
     state = ServerState()

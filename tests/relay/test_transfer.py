@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.relay import EngineAnswered, Outcome, Upstream, UpstreamFailed
+from gateway.relay.upstream import Head
 from tests.relay.conftest import Relay
-from tests.relay.serving import EVENT_STREAM, Talk, chunked, read_request, serving, talking, until
+from tests.relay.serving import EVENT_STREAM, Talk, chunked, read_request, serving_plane, talking, until
 
 WHOLE = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{"ok":true}'
 
@@ -23,9 +24,24 @@ async def relaying(talk: Talk) -> AsyncIterator[tuple[Relay, int]]:
     """A relay in front of a raw engine, and the relay's port."""
     async with talking(talk) as engine:
         relay = Relay(engine)
-        async with serving(relay) as port:
+        async with serving_plane(relay) as port:
             yield relay, port
         await relay.upstream.close()
+
+
+class Heard:
+    """A receiver that remembers only failures."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+
+    def on_head(self, head: Head) -> None: ...
+    def on_piece(self, piece: bytes) -> None: ...
+    def flush(self) -> None: ...
+    def on_end(self) -> None: ...
+
+    def on_failure(self, failure: UpstreamFailed) -> None:
+        self.failures.append(str(failure))
 
 
 async def ask(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -241,7 +257,7 @@ async def test_an_engine_that_is_not_there_is_a_failure_before_the_first_byte() 
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         relay = Relay(unused.getsockname()[1])
-        async with serving(relay) as port:
+        async with serving_plane(relay) as port:
             await whole_answer(port)
     (failure,) = relay.ended
     assert isinstance(failure, UpstreamFailed)
@@ -259,7 +275,7 @@ async def test_an_engine_that_does_not_accept_is_given_up_after_the_connect_time
             client.connect_ex(deaf.getsockname())
         started = time.monotonic()
         with pytest.raises(UpstreamFailed, match=r"within 0\.05 s"):
-            await upstream.send("127.0.0.1", deaf.getsockname()[1], b"", b"")
+            await upstream.connect(("127.0.0.1", deaf.getsockname()[1]))
         assert time.monotonic() - started < 1
     for client in full:
         client.close()
@@ -379,7 +395,7 @@ async def test_a_slow_client_stops_the_engine_and_memory_stays_bounded() -> None
         client.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(client, ("127.0.0.1", port))
-        await loop.sock_sendall(client, b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}")
+        await loop.sock_sendall(client, b"POST /v1/x HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}")
         await asyncio.wait_for(stuck.wait(), 30)
         held = sent
         assert held < 32 * 2**20, "kernel buffers and ours hold more than a slow client should cost"
@@ -395,11 +411,12 @@ async def test_closing_the_pool_closes_connections_in_use_too() -> None:
 
     async with talking(engine) as port:
         upstream = Upstream()
-        connection = await upstream.send("127.0.0.1", port, b"GET / HTTP/1.1\r\n\r\n", b"")
+        connection = await upstream.connect(("127.0.0.1", port))
+        heard = Heard()
+        connection.begin(b"GET / HTTP/1.1\r\n\r\n", heard)
         await upstream.close()
         assert 0 == upstream.connections
-        with pytest.raises(UpstreamFailed, match="the gateway is stopping"):
-            await connection.head()
+        assert ["the gateway is stopping"] == heard.failures
 
 
 async def test_an_idle_connection_that_is_too_old_is_not_used_again() -> None:

@@ -1,0 +1,251 @@
+"""One request on the data plane, and its answer, on a client's connection.
+
+It stands where uvicorn's own cycle would (see `gateway.api.connection`), without ASGI's messages between: the
+answer is written to the socket in the turn of the loop in which the engine's bytes arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from gateway.api.errors import error_json
+from gateway.errors import GatewayError
+from gateway.relay import Outcome
+
+_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class Connection(Protocol):
+    """What an exchange needs of its client's connection."""
+
+    transport: asyncio.Transport
+
+    def spawn(self, work: Coroutine[Any, Any, None], /) -> asyncio.Task[None]: ...
+    def on_response_complete(self) -> None: ...
+
+
+class Transfer(Protocol):
+    """What is writing the answer now."""
+
+    def client_left(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Exchange:
+    """Method, path, headers and body of a request; then its answer. `on_end` is called once, at the very end.
+
+    `began` is when its head had come (monotonic seconds), `ready` when its body had, `first` when the first
+    byte of its answer was written, and `ended` when the last was, or when either side gave up. `pieces` and
+    `sent_bytes` count the body of the answer as it was written; `outcome` is known at the end.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_out",
+        "_task",
+        "_timer",
+        "authorization",
+        "began",
+        "body",
+        "complete",
+        "content_length",
+        "ended",
+        "engine",
+        "expect_continue",
+        "first",
+        "http10",
+        "id",
+        "keep_alive",
+        "left",
+        "loaded_s",
+        "method",
+        "on_end",
+        "outcome",
+        "path",
+        "pieces",
+        "ready",
+        "response_complete",
+        "response_started",
+        "route",
+        "sent_bytes",
+        "status",
+        "streaming",
+        "transfer",
+        "version",
+        "waiting",
+    )
+
+    def __init__(
+        self, connection: Connection, id: str, method: str, path: str, on_end: Callable[[Exchange], None]
+    ) -> None:
+        self.id = id
+        self.method = method
+        self.path = path
+        self.authorization: bytes | None = None
+        self.content_length: bytes | None = None
+        self.expect_continue = False
+        self.body: bytes | bytearray = b""
+        self.complete = False
+        self.waiting = False  # behind another request of the same connection
+        self.keep_alive = True
+        self.http10 = False
+        self.began = self.ready = time.monotonic()
+        self.first: float | None = None
+        self.ended: float | None = None
+        self.status = 0
+        self.pieces = 0
+        self.sent_bytes = 0
+        self.streaming = False
+        self.outcome: Outcome | None = None
+        self.route: str | None = None
+        self.version: str | None = None
+        self.engine: tuple[str, int] | None = None
+        self.loaded_s: float | None = None
+        self.left = False
+        self.response_started = False
+        self.response_complete = False
+        self.on_end = on_end
+        self.transfer: Transfer | None = None
+        self._connection = connection
+        self._chunked = False
+        self._out: list[bytes] = []
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # Its request.
+
+    def add(self, part: bytes) -> None:
+        """More of the body."""
+        if not self.body:
+            self.body = part
+        elif isinstance(self.body, bytearray):
+            self.body += part
+        else:
+            self.body = bytearray(self.body) + part
+
+    def proceed(self) -> None:
+        """The body is wanted: answers `Expect: 100-continue`."""
+        if self.expect_continue and not self.waiting:
+            self.expect_continue = False
+            self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def body_within(self, seconds: float, otherwise: Callable[[Exchange], None]) -> None:
+        """Calls `otherwise` when the body is not complete in time."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._late, otherwise)
+
+    def _late(self, otherwise: Callable[[Exchange], None]) -> None:
+        if not self.complete and not self.response_complete:
+            otherwise(self)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work that takes more than this turn of the loop; it is cancelled when the client leaves."""
+        self._task = self._connection.spawn(work)
+
+    # Its answer: `gateway.relay`'s Client.
+
+    def start(self, status: int, headers: bytes, *, length_known: bool, streaming: bool) -> None:
+        self.response_started = True
+        self.status = status
+        self.streaming = streaming
+        out = [
+            _STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status,
+            b"x-request-id: ",
+            self.id.encode(),
+            b"\r\n",
+        ]
+        out.append(headers)
+        if self.loaded_s is not None:
+            out.append(b"x-hotswap-load-ms: %d\r\n" % round(self.loaded_s * 1000))
+        if not length_known:
+            if self.http10:
+                self.keep_alive = False
+            else:
+                self._chunked = True
+                out.append(b"transfer-encoding: chunked\r\n")
+        out.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        self._out = out
+
+    def write(self, piece: bytes) -> None:
+        self.pieces += 1
+        self.sent_bytes += len(piece)
+        if self._chunked:
+            self._out.append(b"%x\r\n%b\r\n" % (len(piece), piece))
+        else:
+            self._out.append(piece)
+
+    def flush(self) -> None:
+        out = self._out
+        if out and not self.left:
+            if self.first is None:
+                self.first = time.monotonic()
+            self._connection.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            self._out = []
+
+    def end(self, outcome: Outcome = Outcome.COMPLETE) -> None:
+        if self._chunked:
+            self._out.append(b"0\r\n\r\n")
+        self.flush()
+        self._over(outcome)
+        if self.left:
+            return
+        if not self.keep_alive:
+            self._connection.transport.close()
+        self._connection.on_response_complete()
+
+    def cut(self) -> None:
+        self._over(Outcome.ENGINE_LOST)
+        self._connection.transport.close()
+
+    def answer(self, status: int, body: bytes, headers: bytes = b"") -> None:
+        """A whole answer at once. `headers` are whole lines."""
+        if status != 204:
+            headers = b"%bcontent-length: %d\r\n" % (headers, len(body))
+        self.start(status, headers, length_known=True, streaming=False)
+        if body and self.method != "HEAD":
+            self.write(body)
+        self.end()
+
+    def fail(self, error: GatewayError) -> None:
+        """`error` in OpenAI's shape; after the first byte, all that is left is to cut the connection."""
+        if self.left or self.response_complete:
+            return
+        if self.response_started:
+            self.cut()
+            return
+        lines = [b"content-type: application/json\r\n"]
+        for name, value in error.headers().items():
+            if name == "connection":
+                self.keep_alive = value != "close"
+            else:
+                lines.append(f"{name}: {value}\r\n".encode())
+        self.answer(error.status, error_json(error), b"".join(lines))
+
+    # Its client.
+
+    def client_left(self) -> None:
+        """Stops whatever is being done for it, now."""
+        self.left = True
+        if self._task is not None:
+            self._task.cancel()
+        if self.transfer is not None:
+            self.transfer.client_left()
+        if not self.response_complete:
+            self._over(Outcome.CLIENT_LEFT)
+
+    def _over(self, outcome: Outcome) -> None:
+        self.response_complete = True
+        self.outcome = outcome
+        self.ended = time.monotonic()
+        self.transfer = None
+        self._task = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.on_end(self)

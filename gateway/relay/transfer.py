@@ -1,0 +1,259 @@
+"""One request to one engine, and its answer to the client, byte for byte and as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from gateway.relay.upstream import Connection, Head, Upstream, UpstreamFailed
+
+MAX_ERROR_BYTES = 64 * 1024
+"""An engine's error answer is read up to here; more of it would help nobody."""
+
+
+class Engine(Protocol):
+    """Where to send it. `authorization` is the engine's key as a header value, never the client's."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def authorization(self) -> bytes | None: ...
+
+
+class Outcome(StrEnum):
+    """How a relayed answer ended."""
+
+    COMPLETE = "complete"
+    CLIENT_LEFT = "client_left"
+    ENGINE_LOST = "engine_lost"
+
+
+class Client(Protocol):
+    """Who gets the answer. Writes are gathered until `flush` or `end`."""
+
+    def start(self, status: int, headers: bytes, *, length_known: bool, streaming: bool) -> None:
+        """The head. `headers` are whole lines, each ending in CRLF; framing is the client's own affair."""
+
+    def write(self, piece: bytes, /) -> None: ...
+    def flush(self) -> None: ...
+    def end(self, outcome: Outcome) -> None:
+        """The last of the answer was written: all of it, or an error event in place of the rest."""
+
+    def cut(self) -> None:
+        """The answer will never be whole: break the connection, so that nobody takes it for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """What goes to the engine. Of the client's headers, nothing does. `began` is on the monotonic clock."""
+
+    method: str
+    path: str
+    body: bytes
+    request_id: str
+    began: float
+
+
+class EngineAnswered(Exception):
+    """The engine answered with an error status. Nothing was sent to the client yet."""
+
+    def __init__(self, status: int, body: bytes, retry_after: bytes | None) -> None:
+        super().__init__(f"the engine answered {status}")
+        self.status = status
+        self.body = body
+        self.retry_after = retry_after
+
+
+class Transfer:
+    """Carries one answer. Exactly one of `outcome` and `failure` is set when `on_done` is called.
+
+    `failure` means that nothing was sent to the client: the request may be tried elsewhere, or answered with
+    an error. An engine lost in mid-answer ends an event stream with an error event and no `[DONE]`; any other
+    answer is left unfinished and the client's connection cut.
+    """
+
+    __slots__ = (
+        "_before",
+        "_client",
+        "_connection",
+        "_engine",
+        "_error",
+        "_last",
+        "_on_done",
+        "_request",
+        "_started",
+        "_streaming",
+        "_upstream",
+        "failure",
+        "outcome",
+    )
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        engine: Engine,
+        request: UpstreamRequest,
+        client: Client,
+        on_done: Callable[[Transfer], None],
+    ) -> None:
+        self._upstream = upstream
+        self._engine = engine
+        self._request = request
+        self._client = client
+        self._on_done = on_done
+        self._connection: Connection | None = None
+        self._error: tuple[Head, bytearray] | None = None
+        self._started = False
+        self._streaming = False
+        self._before = self._last = b""
+        self.outcome: Outcome | None = None
+        self.failure: UpstreamFailed | EngineAnswered | None = None
+
+    def send_now(self) -> bool:
+        """Sends on a kept-alive connection; False when there is none, and nothing has happened."""
+        connection = self._upstream.take((self._engine.host, self._engine.port))
+        if connection is None:
+            return False
+        self._begin(connection)
+        return True
+
+    async def send(self) -> None:
+        """Sends on a new connection. A failure to connect is the transfer's failure."""
+        try:
+            connection = await self._upstream.connect((self._engine.host, self._engine.port))
+        except UpstreamFailed as failure:
+            self.on_failure(failure)
+            return
+        except asyncio.CancelledError:  # by a client that left, who was told; or by the end of the drain
+            self.on_failure(UpstreamFailed("the gateway is stopping", before_first_byte=True))
+            raise
+        if self.outcome is None:
+            self._begin(connection)
+        else:
+            connection.abort()
+
+    def client_left(self) -> None:
+        """Closes the engine's connection now: it stops working on what nobody waits for."""
+        self._finish(Outcome.CLIENT_LEFT)
+
+    def pause(self) -> None:
+        """The client reads slower than the engine writes: hold the engine back."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        if self._connection is not None:
+            self._connection.resume()
+
+    def _begin(self, connection: Connection) -> None:
+        self._connection = connection
+        connection.begin(_request_head(self._engine, self._request) + self._request.body, self)
+
+    # What the connection calls.
+
+    def on_head(self, head: Head) -> None:
+        if head.status >= 400:
+            self._error = (head, bytearray())
+            return
+        streaming, length_known, lines = False, False, []
+        # Only what describes the body goes on; hop-by-hop, server and date are the server's own.
+        for name, value in head.headers:
+            if name == b"content-type":
+                streaming = value.startswith(b"text/event-stream")
+                lines.append(b"content-type: %b\r\n" % value)
+            elif name == b"content-length":
+                length_known = True
+                lines.append(b"content-length: %b\r\n" % value)
+            elif name == b"content-encoding":
+                lines.append(b"content-encoding: %b\r\n" % value)
+        if streaming:
+            lines.append(b"cache-control: no-cache\r\nx-accel-buffering: no\r\n")
+        took_ms = (time.monotonic() - self._request.began) * 1000
+        lines.append(b"openai-processing-ms: %d\r\n" % round(took_ms))
+        self._started, self._streaming = True, streaming
+        self._client.start(head.status, b"".join(lines), length_known=length_known, streaming=streaming)
+
+    def on_piece(self, piece: bytes) -> None:
+        if self._error is None:
+            self._before, self._last = self._last, piece
+            self._client.write(piece)
+            return
+        head, body = self._error
+        body += piece
+        if len(body) > MAX_ERROR_BYTES and self._connection is not None:
+            self._connection.abort()
+            self._answered(head, bytes(body))
+
+    def flush(self) -> None:
+        if self._started and self.outcome is None:
+            self._client.flush()
+
+    def on_end(self) -> None:
+        self._connection = None
+        if self._error is not None:
+            head, body = self._error
+            self._answered(head, bytes(body))
+            return
+        self._client.end(Outcome.COMPLETE)
+        self._finish(Outcome.COMPLETE)
+
+    def on_failure(self, failure: UpstreamFailed) -> None:
+        self._connection = None
+        if not self._started:
+            self._fail(failure)
+        elif self._streaming:
+            self._client.write(_lost_event((self._before + self._last)[-2:]))
+            self._client.end(Outcome.ENGINE_LOST)
+            self._finish(Outcome.ENGINE_LOST)
+        else:
+            self._client.flush()
+            self._client.cut()
+            self._finish(Outcome.ENGINE_LOST)
+
+    def _answered(self, head: Head, body: bytes) -> None:
+        self._fail(EngineAnswered(head.status, body, head.get(b"retry-after")))
+
+    def _fail(self, failure: UpstreamFailed | EngineAnswered) -> None:
+        if self.outcome is None and self.failure is None:
+            self.failure = failure
+            self._on_done(self)
+
+    def _finish(self, outcome: Outcome) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+        if self.outcome is None and self.failure is None:
+            self.outcome = outcome
+            self._on_done(self)
+
+
+def _request_head(engine: Engine, request: UpstreamRequest) -> bytes:
+    host = f"[{engine.host}]" if ":" in engine.host else engine.host
+    authorization = b"authorization: %b\r\n" % engine.authorization if engine.authorization else b""
+    return b"%b%b\r\n" % (
+        (
+            f"{request.method} {request.path} HTTP/1.1\r\nhost: {host}:{engine.port}\r\n"
+            f"x-request-id: {request.request_id}\r\ncontent-length: {len(request.body)}\r\n"
+            "content-type: application/json\r\n"
+        ).encode(),
+        authorization,
+    )
+
+
+def _lost_event(tail: bytes) -> bytes:
+    """An error event on a line of its own, with no `[DONE]` after it: half an answer must not look whole."""
+    error = {
+        "message": "The engine stopped in mid-answer; what came is incomplete. Send the request again.",
+        "type": "server_error",
+        "param": None,
+        "code": "engine_lost",
+    }
+    gap = b"" if tail in (b"", b"\n\n") else b"\n\n"
+    return gap + b"data: " + json.dumps({"error": error}).encode() + b"\n\n"

@@ -1,0 +1,144 @@
+"""A client's connection: shared by the data plane and the rest, kept alive, pipelined, and left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from tests.api.conftest import VERSION, Service, running
+from tests.relay.serving import read_request, talking, until
+
+AUTH = b"host: h\r\nauthorization: Bearer good\r\n"
+
+
+def chat(model: str = "base", **more: object) -> bytes:
+    body = json.dumps({"model": model, "messages": [], **more}).encode()
+    return b"POST /v1/chat/completions HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n%b" % (AUTH, len(body), body)
+
+
+async def answers(reader: asyncio.StreamReader, n: int) -> list[tuple[bytes, bytes]]:
+    """Status line and body of the next `n` answers that have a content-length."""
+    found = []
+    for _ in range(n):
+        head, body = await asyncio.wait_for(read_request(reader), 5)
+        found.append((head.partition(b"\r\n")[0], body))
+    return found
+
+
+async def test_pipelined_requests_are_answered_in_their_order(service: Service) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write(chat("base") + chat("support") + b"GET /v1/models/base HTTP/1.1\r\n" + AUTH + b"\r\n")
+    got = [json.loads(body) for _, body in await answers(reader, 3)]
+    assert ["base", VERSION] == [answer["model"] for answer in got[:2]]
+    assert "model" == got[2]["object"]
+    writer.close()
+
+
+async def test_a_thousand_pipelined_requests_do_not_nest_a_thousand_calls(service: Service) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    # Behind one that has to wait, all the others queue up, and each is answered without waiting.
+    writer.write(
+        chat() + b"".join(b"GET /v1/models/nobody HTTP/1.1\r\n" + AUTH + b"\r\n" for _ in range(1000))
+    )
+    got = await answers(reader, 1001)
+    assert [b"HTTP/1.1 200 OK"] + [b"HTTP/1.1 404 Not Found"] * 1000 == [status for status, _ in got]
+    writer.close()
+
+
+async def test_one_connection_serves_the_data_plane_and_the_rest_by_turns(service: Service) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    for _ in range(3):
+        writer.write(chat())
+        ((status, _),) = await answers(reader, 1)
+        assert b"HTTP/1.1 200 OK" == status
+        writer.write(b"GET /elsewhere HTTP/1.1\r\nhost: h\r\n\r\n")
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 418")
+        await reader.readuntil(b"0\r\n\r\n")
+    writer.close()
+
+
+async def test_a_client_that_leaves_with_requests_in_the_pipeline_frees_every_one(service: Service) -> None:
+    service.engine.faults.hang = True
+    _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write(chat() + chat() + chat())
+    await until(lambda: service.engine.running == 1, "the first reached the engine")
+    writer.close()
+    await until(lambda: len(service.ended) == 3, "all three are over")
+    assert (1, 0) == (service.fleet.leased, service.fleet.held)
+    assert {"client_left"} == {str(exchange.outcome) for exchange in service.ended}
+
+
+async def test_a_client_that_leaves_while_its_adapter_loads_is_noticed_at_once(service: Service) -> None:
+    service.fleet.loading = asyncio.Event()
+    _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write(chat("support"))
+    await writer.drain()
+    await asyncio.sleep(0)
+    writer.close()
+    await until(lambda: len(service.ended) == 1, "the exchange is over", within_s=0.1)
+    service.fleet.loading.set()
+    assert 200 == (await service.chat()).status_code  # whatever waited for the load has run by then
+    assert (1, 0) == (service.fleet.leased, service.fleet.held)
+    assert 1 == len(service.engine.seen)
+
+
+async def test_a_load_that_was_waited_for_is_told_in_a_header(service: Service) -> None:
+    service.fleet.loading = asyncio.Event()
+    asked = asyncio.create_task(service.chat(model="support"))
+    await asyncio.sleep(0.02)
+    service.fleet.loading.set()
+    answer = await asked
+    assert 0 <= int(answer.headers["x-hotswap-load-ms"]) < 5000
+    service.fleet.loading = None
+    assert "x-hotswap-load-ms" not in (await service.chat(model="support")).headers
+
+
+async def test_http_1_0_gets_no_chunks_and_the_end_of_the_connection(service: Service) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write(chat(stream=True).replace(b"HTTP/1.1", b"HTTP/1.0"))
+    head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
+    assert b"connection: close" in head
+    assert b"transfer-encoding" not in head
+    assert body.startswith(b"data: {") and body.endswith(b"data: [DONE]\n\n")
+    writer.close()
+
+
+async def test_an_idle_connection_is_closed_after_the_keep_alive_timeout_and_a_busy_one_is_not() -> None:
+    async with running(keep_alive_s=0.2) as service:
+        service.engine.faults.prefill_delay_s = 0.5
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(chat())
+        ((status, _),) = await answers(reader, 1)  # it took longer than the time-out
+        assert b"HTTP/1.1 200 OK" == status
+        assert b"" == await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+
+
+async def test_an_exchange_is_measured(service: Service) -> None:
+    await service.chat(model="support", stream=True)
+    await until(lambda: len(service.ended) == 1, "the exchange is over")
+    (exchange,) = service.ended
+    assert exchange.began <= exchange.ready <= (exchange.first or 0) <= (exchange.ended or 0)
+    assert ("support", VERSION, 200, "complete", True) == (
+        exchange.route,
+        exchange.version,
+        exchange.status,
+        exchange.outcome,
+        exchange.streaming,
+    )
+    assert exchange.pieces > 1
+    assert exchange.sent_bytes > 100
+
+
+async def test_a_connection_that_breaks_off_in_mid_request_is_no_exchange_that_was_answered() -> None:
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with running() as service, talking(deaf) as port:
+        service.fleet.ports[:] = [port]
+        _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(chat()[:-1])
+        await writer.drain()
+        writer.close()
+        await until(lambda: len(service.ended) == 1, "the exchange is over")
+        assert (0, "client_left") == (service.fleet.leased, service.ended[0].outcome)
