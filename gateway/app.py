@@ -8,6 +8,7 @@ two while an engine may take forty. /v1 goes to the data plane, below ASGI (`gat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
@@ -15,6 +16,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from adapters.base.manifest import BaseManifest
@@ -26,9 +28,11 @@ from gateway.api.admin import Admin
 from gateway.api.openai import DataPlane
 from gateway.db import Database, EmbeddedPostgres
 from gateway.fleet import Fleet
+from gateway.fleet.client import Address
 from gateway.relay import Upstream
 from gateway.rollout.routes import Routes
 from gateway.settings import Settings, SettingsError
+from gateway.telemetry import Exchanges
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -39,20 +43,40 @@ log = logging.getLogger("hotswap")
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """What a process does for others of the same state folder (`gateway.workers`).
+
+    `engine` is where its local engine listens, so that they find it. `tally` is the file that it counts in.
+    One that does not delete files leaves those of removed versions to the next start. One that joins others
+    which serve waits for its fleet, up to `patience_s`, before it takes a connection from them.
+    """
+
+    engine: Address | None = None
+    tally: Path | None = None
+    deletes_files: bool = True
+    patience_s: float = 0.0
+
+
+ALONE = Place()
+
+
+@dataclass(frozen=True, slots=True)
 class Rooms:
     """Everything that lives as long as the process does."""
 
+    database_url: str
     fleet: Fleet
     data_plane: DataPlane
     admin: Admin
 
 
 @asynccontextmanager
-async def rooms(settings: Settings, say: Say) -> AsyncIterator[Rooms]:
+async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIterator[Rooms]:
     """The whole service, wired and started; left in the opposite order."""
     base = BaseManifest.read(settings.base_path)
     async with AsyncExitStack() as stack:
-        database = Database(await _database_url(settings, stack))
+        database_url = await _database_url(settings, stack)
+        database = Database(database_url)
         stack.push_async_callback(database.close)
         await database.migrate()
 
@@ -66,21 +90,27 @@ async def rooms(settings: Settings, say: Say) -> AsyncIterator[Rooms]:
             desired=lambda: _desired(routes),
             path_of=lambda version: store.path(version.digest),
             say=say,
+            local=place.engine,
         )
+
+        async def unload(version: Version) -> bool:
+            """Lets the engines go of it. Its files stay: streams of another worker may still need them."""
+            await fleet.forget(version)
+            return False
+
         registry = Registry(
             database.engine,
             store,
             quota_bytes=settings.registry.quota_bytes,
             keep_versions=settings.registry.keep_versions,
-            drain=fleet.forget,
+            drain=fleet.forget if place.deletes_files else unload,
         )
         routes = Routes(registry, base=settings.base.name)
         await routes.refresh()
         upstream = Upstream()
         stack.push_async_callback(upstream.close)
-        data_plane = DataPlane(
-            keys=keys, routes=routes, fleet=fleet, upstream=upstream, server=settings.server
-        )
+        exchanges = Exchanges(place.tally)
+        data_plane = DataPlane(keys, routes, fleet, upstream, settings.server, exchanges)
         admin = Admin(
             settings=settings,
             base=base,
@@ -89,6 +119,7 @@ async def rooms(settings: Settings, say: Say) -> AsyncIterator[Rooms]:
             store=store,
             routes=routes,
             fleet=fleet,
+            tally=exchanges.tally,
         )
 
         async def changed() -> None:
@@ -100,7 +131,7 @@ async def rooms(settings: Settings, say: Say) -> AsyncIterator[Rooms]:
             await fleet.start()
             collector = tasks.create_task(admin.keep_collecting())
             try:
-                yield Rooms(fleet=fleet, data_plane=data_plane, admin=admin)
+                yield Rooms(database_url, fleet, data_plane, admin)
             finally:
                 collector.cancel()
                 await fleet.stop()
@@ -122,9 +153,10 @@ async def _database_url(settings: Settings, stack: AsyncExitStack) -> str:
 class Hotswap:
     """The ASGI app: /healthz and /readyz here, the rest to the control plane. `plane` serves /v1."""
 
-    def __init__(self, settings: Settings, say: Say) -> None:
+    def __init__(self, settings: Settings, say: Say, place: Place) -> None:
         self._settings = settings
         self._say = say
+        self._place = place
         self._rooms: Rooms | None = None
         self.failure: BaseException | None = None
 
@@ -150,8 +182,10 @@ class Hotswap:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            async with rooms(self._settings, self._say) as started:
+            async with rooms(self._settings, self._say, self._place) as started:
                 self._rooms = started
+                with contextlib.suppress(TimeoutError):  # then it answers that it is not ready, and why
+                    await started.fleet.wait_ready(self._place.patience_s)
                 # What is there now stays. A collection that walks all of it would hold every stream up for
                 # tens of milliseconds, and would find nothing.
                 gc.collect()
@@ -187,6 +221,6 @@ async def _answer(send: Send, status: int, body: dict[str, Any]) -> None:
     await send({"type": "http.response.body", "body": content})
 
 
-def build(settings: Settings, say: Say = lambda text: None) -> Hotswap:
+def build(settings: Settings, say: Say = lambda text: None, place: Place = ALONE) -> Hotswap:
     """The whole service as an ASGI app. `say` hears progress, one line at a time."""
-    return Hotswap(settings, say)
+    return Hotswap(settings, say, place)

@@ -1,7 +1,8 @@
-"""One gateway process, from its lock to its last byte.
+"""A running gateway, from its lock to its last byte.
 
-Holds the state folder's lock, sweeps away what a killed run left, serves until SIGTERM or SIGINT, drains,
-and leaves nothing running.
+`serve` holds the state folder's lock, sweeps away what a killed run left, serves until SIGTERM or SIGINT,
+drains, and leaves nothing running: by itself, or with workers (`gateway.workers`). `run` is what each process
+that listens does.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ import logging.handlers
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from gateway.api.connection import ClientConnection
-from gateway.app import Say, build
+from gateway.app import ALONE, Place, Say, build
 from gateway.settings import Settings, SettingsError
 from gateway.supervise import Lock, sweep
+from gateway.workers import supervise
 
 BACKLOG = 2048
+KEEP_ALIVE_S = 75
 
 
 def serve(settings: Settings, say: Say) -> None:
@@ -34,39 +39,55 @@ def serve(settings: Settings, say: Say) -> None:
     with Lock(settings.state_dir):
         for line in sweep(settings.state_dir):
             say(line)
-        _log_to(settings.log_path / "gateway.log")
-        with _listen(settings.server.host, settings.server.port) as listener:
-            record = settings.state_dir / "gateway.json"
-            _write(record, listener)
-            app = build(settings, say)
-            config = uvicorn.Config(
-                app,
-                loop="uvloop",
-                http=partial(ClientConnection, app.plane),  # type: ignore[arg-type] # any protocol factory
-                lifespan="on",
-                ws="none",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                date_header=False,
-                timeout_graceful_shutdown=max(1, round(settings.server.drain_s)),
-                timeout_keep_alive=75,
-            )
-            try:
-                uvicorn.Server(config).run(sockets=[listener])
-            except SystemExit:  # uvicorn's own, when the app's start failed
-                if app.failure is None:
-                    raise
-            finally:
-                record.unlink(missing_ok=True)
-            if app.failure is not None:
-                raise app.failure
+        log_to(settings.log_path / "gateway.log")
+        several = settings.server.workers > 1
+        with (
+            listen(settings.server.host, settings.server.port, shared=several) as listener,
+            _recorded(settings.state_dir / "gateway.json", listener),
+        ):
+            if several:
+                # Bound, and never listening: it keeps the port while workers come and go.
+                supervise(settings, listener.getsockname()[1], say)
+            else:
+                listener.listen(BACKLOG)  # who comes early waits instead of being refused
+                run(settings, listener, say)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def run(settings: Settings, listener: socket.socket, say: Say, place: Place = ALONE) -> None:
+    """Listens and serves until SIGTERM or SIGINT. Raises whatever kept the app from starting."""
+    app = build(settings, say, place)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        backlog=BACKLOG,
+        http=partial(ClientConnection, app.plane),  # type: ignore[arg-type] # any protocol factory
+        lifespan="on",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.server.drain_s)),
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except SystemExit:  # uvicorn's own, when the app's start failed
+        if app.failure is None:
+            raise
+    if app.failure is not None:
+        raise app.failure
+
+
+def listen(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A socket bound to the address, not yet listening. Others of this user may bind a `shared` one too; the
+    kernel then deals new connections out to those that listen. Raises `SettingsError`.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((host, port))
     except OSError as error:
@@ -74,12 +95,13 @@ def _listen(host: str, port: int) -> socket.socket:
         raise SettingsError(
             f"cannot listen on {host}:{port} ({error.strerror}). Free it, or let one be picked: --port 0"
         ) from error
-    listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener
 
 
-def _write(record: Path, listener: socket.socket) -> None:
+@contextmanager
+def _recorded(record: Path, listener: socket.socket) -> Iterator[None]:
+    """Says in `record` where we are, while we are."""
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 (a comparison, not a bind)
     partial = record.with_suffix(".partial")
@@ -87,9 +109,14 @@ def _write(record: Path, listener: socket.socket) -> None:
         json.dumps({"url": f"http://{shown}:{port}", "pid": os.getpid(), "since": time.time()})
     )
     partial.replace(record)
+    try:
+        yield
+    finally:
+        record.unlink(missing_ok=True)
 
 
-def _log_to(path: Path) -> None:
+def log_to(path: Path) -> None:
+    """Everything that is logged goes to `path`, which is rotated: one process a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=20_000_000, backupCount=3)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))

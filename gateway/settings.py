@@ -34,6 +34,9 @@ class Server(Section):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    workers: int = Field(
+        1, ge=1, le=64, description="gateway processes that share the port; each can use one core"
+    )
     max_body_bytes: int = Field(8 * MIB, gt=0, description="largest request body on /v1; above it 413")
     body_timeout_s: float = Field(30.0, gt=0, description="a body that arrives slower than this is refused")
     drain_s: float = Field(30.0, ge=0, description="after SIGTERM, streams may go on for this long")

@@ -37,11 +37,14 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "gateway.rollout": GATEWAY_SHARED | {"gateway.db"},
     "gateway.fleet": GATEWAY_SHARED | {"gateway.db", "gateway.supervise"},
     "gateway.relay": GATEWAY_SHARED | {"gateway.fleet"},
+    "gateway.telemetry": frozenset(),
     "gateway.api": GATEWAY_SHARED
-    | {"gateway.access", "gateway.rollout", "gateway.fleet", "gateway.relay", "gateway.db"},
+    | {"gateway.access", "gateway.rollout", "gateway.fleet", "gateway.relay", "gateway.telemetry", "gateway.db"},
     # The composition root and what runs it.
     "gateway.app": frozenset({"gateway", "adapters"}),
     "gateway.serve": frozenset({"gateway", "adapters"}),
+    "gateway.workers": frozenset({"gateway", "adapters"}),
+    "gateway.worker": frozenset({"gateway", "adapters"}),
     "gateway.cli": frozenset({"gateway", "adapters", "training"}),
 }
 """Longest prefix wins. A room may always import itself."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
@@ -30,6 +30,7 @@ from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavai
 from gateway.fleet import Fleet
 from gateway.rollout.routes import Routes
 from gateway.settings import Settings
+from gateway.telemetry import CONTENT_TYPE, Tally, exposition
 
 log = logging.getLogger("hotswap.admin")
 
@@ -54,6 +55,7 @@ class Admin:
         store: Store,
         routes: Routes,
         fleet: Fleet,
+        tally: Tally,
     ) -> None:
         self.settings = settings
         self.base = base
@@ -62,6 +64,7 @@ class Admin:
         self.store = store
         self.routes = routes
         self.fleet = fleet
+        self.tally = tally
         self._doomed = asyncio.Event()
         self.app = _app(self)
 
@@ -149,6 +152,11 @@ def _app(admin: Admin) -> FastAPI:
     async def fleet() -> dict[str, Any]:
         """Every engine: its state, why, and what is resident there."""
         return {"data": [asdict(engine) for engine in await admin.fleet.state()]}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus's text format; of all workers together."""
+        return Response(exposition(admin.tally), media_type=CONTENT_TYPE)
 
     return app
 

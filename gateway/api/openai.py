@@ -7,7 +7,7 @@ fleet lends an engine that holds it, and the relay carries the bytes. Nothing he
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -44,8 +44,15 @@ class Limits(Protocol):
     def allow_fields(self) -> Sequence[str]: ...
 
 
+class Meter(Protocol):
+    """Hears of every exchange."""
+
+    def began(self) -> None: ...
+    def ended(self, exchange: Exchange, /) -> None: ...
+
+
 class DataPlane:
-    """Everything under /v1: a `gateway.api.connection.Plane`. `on_end` hears every exchange that is over."""
+    """Everything under /v1: a `gateway.api.connection.Plane`."""
 
     def __init__(
         self,
@@ -54,18 +61,19 @@ class DataPlane:
         fleet: Fleet,
         upstream: Upstream,
         server: Limits,
-        on_end: Callable[[Exchange], None] = lambda exchange: None,
+        meter: Meter,
     ) -> None:
         self._keys = keys
         self._routes = routes
         self._sender = Sender(fleet, upstream, Turns())
         self._server = server
         self._allowed = frozenset(server.allow_fields)
-        self._on_end = on_end
+        self._meter = meter
         self._ids = RequestIds()
 
     def exchange(self, connection: Connection, method: str, path: str) -> Exchange:
-        return Exchange(connection, next(self._ids), method, path, self._on_end)
+        self._meter.began()
+        return Exchange(connection, next(self._ids), method, path, self._meter.ended)
 
     def opened(self, exchange: Exchange) -> None:
         with Answering(exchange):

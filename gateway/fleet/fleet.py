@@ -44,6 +44,7 @@ class Fleet:
     `desired` gives the versions that an engine holds before it takes traffic, most wanted first; it is asked
     at every boot. `path_of` gives a version's absolute folder in the store. `say` hears how far a start is,
     one line at a time. `launch` gives the command of a local engine; tests run the fake engine with it.
+    `local` is where a local engine listens at every start, so that other processes find it.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class Fleet:
         launch: Launch = launch_vllm,
         say: Callable[[str], None] = lambda line: None,
         environment: Mapping[str, str] = os.environ,
+        local: Address | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._launch = launch
+        self._local = local
         self._clock = clock
         self._refused: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
@@ -255,7 +258,8 @@ class Fleet:
         if self._remotes:
             await watch(engine, self._remotes[at], self._settings.fleet.probe_interval_s)
         else:
-            await Local(engine, self._settings, self._launch, self._clock, self._key).run()
+            local = Local(engine, self._settings, self._launch, self._clock, self._key, self._local)
+            await local.run()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._group is not None

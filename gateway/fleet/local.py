@@ -30,7 +30,8 @@ class Local:
     """Runs one engine as a child process for as long as `run` is not cancelled.
 
     Every start gets a port of its own and, unless `key` is given, a new key, so that nobody can mistake an
-    old engine for the new one.
+    old engine for the new one. With `address` every start gets that one: other processes, which find the
+    engine there, tell a new one by its boot id.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Local:
         launch: Launch,
         clock: Callable[[], float],
         key: str | None = None,
+        address: Address | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         self._engine = engine
@@ -47,6 +49,7 @@ class Local:
         self._launch = launch
         self._clock = clock
         self._key = key
+        self._address = address
         self._backoff = backoff or Backoff()
         self._log = settings.log_path / f"engine-{engine.name}.log"
 
@@ -61,7 +64,7 @@ class Local:
 
     async def _once(self) -> str:
         """One boot, from its start to its end; why it ended."""
-        address = Address(HOST, free_port(), self._key or secrets.token_urlsafe(32))
+        address = self._address or Address(HOST, free_port(), self._key or secrets.token_urlsafe(32))
         reader = Reader()
         reason = "it ended"
         try:

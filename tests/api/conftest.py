@@ -111,6 +111,21 @@ class Fleet:
         return Lease(self, port, target, self.prompt_logprobs_safe)
 
 
+class Meter:
+    """Remembers what is over."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.exchanges: list[Exchange] = []
+
+    def began(self) -> None:
+        self.open += 1
+
+    def ended(self, exchange: Exchange) -> None:
+        self.open -= 1
+        self.exchanges.append(exchange)
+
+
 @dataclass
 class Service:
     """Everything a test wants to look at."""
@@ -135,15 +150,14 @@ async def running(keep_alive_s: float = 5.0, **server: Any) -> AsyncIterator[Ser
     engine.loras.paths[VERSION] = "/somewhere"
     fleet = Fleet(engine)
     upstream = Upstream()
-    ended: list[Exchange] = []
-    limits = Server(**server)
-    plane = DataPlane(Keys(), Routes(), fleet, upstream, limits, ended.append)
+    meter = Meter()
+    plane = DataPlane(Keys(), Routes(), fleet, upstream, Server(**server), meter)
     headers = {"authorization": "Bearer good"}
     async with serving(engine) as engine_port, serving_plane(plane, keep_alive_s) as port:
         fleet.ports.append(engine_port)
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=10) as http:
-            yield Service(url, port, engine, fleet, http, ended)
+            yield Service(url, port, engine, fleet, http, meter.exchanges)
         await upstream.close()
 
 

@@ -1,0 +1,146 @@
+"""Several gateway processes on one port.
+
+A supervisor owns what there is once a machine: Postgres, the local engine, the files of the store. It starts
+`server.workers` workers and starts each again when it ends. A worker is a gateway as ever (`python -m
+gateway.worker`), told by its settings where Postgres and the engines are: the same code as a replica on
+another machine. The kernel deals connections out (SO_REUSEPORT).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import uvloop
+
+from gateway.app import Place, Rooms, Say, rooms
+from gateway.fleet.backoff import Backoff
+from gateway.fleet.client import Address
+from gateway.fleet.launch import HOST
+from gateway.fleet.local import free_port
+from gateway.settings import RemoteEngine, Settings
+from gateway.supervise import Child
+
+SETTINGS = "HOTSWAP_WORKER_SETTINGS"
+NUMBER = "HOTSWAP_WORKER_NUMBER"
+DATABASE_URL = "HOTSWAP_WORKER_DATABASE_URL"
+ENGINE_KEY = "HOTSWAP_WORKER_ENGINE_KEY"
+PATIENCE = "HOTSWAP_WORKER_PATIENCE_S"
+
+JOINS_WITHIN_S = 10.0
+"""A worker that joins others waits this long for its own view of the engines before it takes connections."""
+
+log = logging.getLogger("hotswap.workers")
+
+
+def supervise(settings: Settings, port: int, say: Say) -> None:
+    """Runs the workers until SIGTERM or SIGINT, then lets them drain.
+
+    Raises what kept Postgres or the fleet from starting, by itself and not in a group.
+    """
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_supervise(settings, port, say))
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from group
+
+
+def tally_path(settings: Settings, number: int) -> Path:
+    """The file that worker `number` counts in."""
+    return settings.state_dir.absolute() / "run" / "tally" / f"worker-{number}.tally"
+
+
+async def _supervise(settings: Settings, port: int, say: Say) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    engine = Address(HOST, free_port(), _engine_key(settings)) if _is_local(settings) else None
+    _forget_tallies(settings)
+    async with rooms(settings, say, Place(engine=engine)) as house, asyncio.TaskGroup() as group:
+        environment = _environment(settings, port, house, engine)
+        workers = [
+            group.create_task(_keep(settings, number, environment, house, say))
+            for number in range(1, settings.server.workers + 1)
+        ]
+        await stop.wait()
+        for worker in workers:
+            worker.cancel()
+
+
+async def _keep(
+    settings: Settings, number: int, environment: Mapping[str, str], house: Rooms, say: Say
+) -> None:
+    """Runs one worker, again whenever it ends, until cancelled."""
+    backoff = Backoff()
+    while True:
+        child = Child(
+            f"worker-{number}",
+            [sys.executable, "-m", "gateway.worker"],
+            state_dir=settings.state_dir,
+            log_path=settings.log_path / f"worker-{number}.out",
+            env={
+                **environment,
+                NUMBER: str(number),
+                PATIENCE: str(JOINS_WITHIN_S if house.fleet.ready else 0),
+            },
+            grace_s=settings.server.drain_s + 5,
+        )
+        began = time.monotonic()
+        await child.start()
+        try:
+            code = await child.wait()
+        finally:
+            await child.stop()
+        wait_s = backoff.next_s(time.monotonic() - began)
+        text = f"worker {number} ended with status {code} (log: {child.log_path}); next try in {wait_s:.1f} s"
+        log.error("%s", text)
+        say(text)
+        await asyncio.sleep(wait_s)
+
+
+def _is_local(settings: Settings) -> bool:
+    return settings.engine.enabled and not settings.engines
+
+
+def _engine_key(settings: Settings) -> str:
+    name = settings.engine.api_key_env
+    return (os.environ.get(name) if name else None) or secrets.token_urlsafe(32)
+
+
+def _environment(settings: Settings, port: int, house: Rooms, engine: Address | None) -> Mapping[str, str]:
+    """What a worker is told; secrets by the environment alone, as everywhere."""
+    engines = settings.engines
+    if engine is not None:
+        engines = (RemoteEngine(url=engine.url, api_key_env=ENGINE_KEY),)
+    told = settings.model_copy(
+        update={
+            "state_dir": settings.state_dir.absolute(),
+            "server": settings.server.model_copy(update={"port": port}),
+            "engine": settings.engine.model_copy(update={"enabled": False}),
+            "engines": engines,
+            "database": settings.database.model_copy(update={"url_env": DATABASE_URL}),
+        }
+    )
+    return {
+        **os.environ,
+        SETTINGS: told.model_dump_json(),
+        DATABASE_URL: house.database_url,
+        ENGINE_KEY: (engine.key or "") if engine else "",
+    }
+
+
+def _forget_tallies(settings: Settings) -> None:
+    """Counters begin with the supervisor; a worker that is started again goes on with its own."""
+    for file in tally_path(settings, 1).parent.glob("*.tally"):
+        file.unlink()
