@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -227,7 +228,7 @@ class Upstream:
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
         self._max_idle = max_idle
-        self._idle: dict[tuple[str, int], list[Connection]] = {}
+        self._idle: dict[tuple[str, int], deque[Connection]] = {}
         self._open: set[Connection] = set()
         self._closing = False
         self._all_lost: asyncio.Event | None = None
@@ -235,15 +236,11 @@ class Upstream:
     def take(self, address: tuple[str, int]) -> Connection | None:
         """An idle connection, when there is one."""
         idle = self._idle.get(address)
-        if not idle:
-            return None
-        newest = idle.pop()
-        if not newest.closed and time.monotonic() - newest.idle_since < self._idle_s:
-            return newest
-        # The newest is too old, so all of them are.
-        for connection in (newest, *idle):
-            connection.abort()
-        idle.clear()
+        while idle:
+            newest = idle.pop()
+            if not newest.closed and time.monotonic() - newest.idle_since < self._idle_s:
+                return newest
+            newest.abort()
         return None
 
     async def connect(self, address: tuple[str, int]) -> Connection:
@@ -278,11 +275,14 @@ class Upstream:
 
     def put(self, connection: Connection) -> None:
         """Takes a connection back for reuse."""
-        idle = self._idle.setdefault(connection.address, [])
+        idle = self._idle.setdefault(connection.address, deque())
         if self._closing or len(idle) >= self._max_idle:
             connection.abort()
             return
-        connection.idle_since = time.monotonic()
+        connection.idle_since = now = time.monotonic()
+        # What a burst left behind, oldest first: an engine need not close what nobody uses.
+        while idle and now - idle[0].idle_since > self._idle_s:
+            idle.popleft().abort()
         idle.append(connection)
 
     def lost(self, connection: Connection) -> None:
