@@ -73,7 +73,7 @@ $(VENV)/.runtime: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
-	@$(STAGE) 'installing the tools that test and check' $(PIP) install -c constraints.txt -e '.[dev]'
+	@$(STAGE) 'installing the tools that test and check' $(PIP) install -c constraints.txt -e '.[dev,loadtest]'
 	@touch $@
 
 # Pin what .venv holds now; run it after an upgrade, when all tests have passed.

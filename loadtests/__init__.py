@@ -1,4 +1,6 @@
-"""Load tests against any OpenAI endpoint (later: plan, drive, measure, cost, plot).
+"""Load tests against any OpenAI endpoint: plan, drive, measure, cost, plot; and the gateway's own overhead.
 
-Run by people and by `make prove`. Imports `adapters` at most, speaks HTTP to a gateway; nothing imports it.
+`plan` makes a frozen list of requests out of a `scenario` and a seed, `drive` sends them, `measure` turns the
+samples into figures, `run` does it all and keeps it in a folder. Imports `adapters` at most, speaks HTTP;
+nothing imports it but `hotswap bench`, when it is called.
 """

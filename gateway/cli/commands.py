@@ -7,12 +7,11 @@ is running; 130 interrupted.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
-
 import click
 
-VERBS: Mapping[str, tuple[str, str]] = {
+from gateway.cli.lazy import Lazy, Verbs
+
+VERBS: Verbs = {
     "up": ("gateway.cli.up:up", "Start Postgres, the engine and the gateway; wait until they are ready."),
     "down": ("gateway.cli.up:down", "Stop what `hotswap up --detach` started."),
     "ps": ("gateway.cli.ps:ps", "Show the engines and which adapters are resident where."),
@@ -25,31 +24,17 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "base": ("gateway.cli.base:base", "Fetch and prepare the base model."),
     "keys": ("gateway.cli.keys:keys", "Make, list and revoke API keys."),
     "config": ("gateway.cli.config:config", "Check the settings and where each came from."),
+    "bench": (
+        "gateway.cli.bench:bench",
+        "Load tests: latency and cost per token, and what the gateway costs.",
+    ),
     "doctor": ("gateway.cli.doctor_command:doctor", "Say what this machine lacks, and mend it with --fix."),
     "demo": ("gateway.cli.demo:demo", "From nothing to adapters swapped per request, for real."),
     "fake-engine": ("gateway.cli.fake_engine:fake_engine", "Serve a fake engine, for tests without vLLM."),
 }
 
 
-class Lazy(click.Group):
-    """A group whose verbs are imported when they are called."""
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in VERBS:
-            return None
-        module, _, attribute = VERBS[name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
-
-
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Lazy, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hotswap", message="%(prog)s %(version)s")
 def hotswap() -> None:
     """One quantized base on vLLM, many LoRA adapters swapped per request, behind the OpenAI API.
