@@ -29,7 +29,7 @@ from gateway.api.openai import DataPlane
 from gateway.db import Database, EmbeddedPostgres
 from gateway.fleet import Fleet
 from gateway.fleet.client import Address
-from gateway.relay import Upstream
+from gateway.relay import Outbox, Upstream
 from gateway.rollout.routes import Routes
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry import Exchanges
@@ -107,7 +107,7 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
         )
         routes = Routes(registry, base=settings.base.name)
         await routes.refresh()
-        upstream = Upstream()
+        upstream = Upstream(Outbox())
         stack.push_async_callback(upstream.close)
         exchanges = Exchanges(place.tally)
         data_plane = DataPlane(keys, routes, fleet, upstream, settings.server, exchanges)

@@ -48,6 +48,8 @@ class ClientConnection(HttpToolsProtocol):
         self._reading: Exchange | None = None  # the one whose request is arriving
         self._serving: Exchange | None = None  # the one that is being answered
         self._idle_since = 0.0
+        self._authorization: bytes | None = None
+        self._length: bytes | None = None
 
     # What an exchange calls.
 
@@ -128,7 +130,18 @@ class ClientConnection(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
+        self._authorization = self._length = None
         self._reading = None
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"authorization":
+            self._authorization = value
+        elif name == b"content-length":
+            self._length = value
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._plane = plane = self._find_plane()
@@ -140,11 +153,7 @@ class ClientConnection(HttpToolsProtocol):
         exchange.http10 = self.parser.get_http_version() == "1.0"
         exchange.keep_alive = not exchange.http10 and self.parser.should_keep_alive()
         exchange.expect_continue = self.expect_100_continue
-        for name, value in self.headers:
-            if name == b"authorization":
-                exchange.authorization = value
-            elif name == b"content-length":
-                exchange.content_length = value
+        exchange.authorization, exchange.content_length = self._authorization, self._length
         self._reading = exchange
         before, self.cycle = self.cycle, cast(Any, exchange)
         if before is None or before.response_complete:

@@ -65,6 +65,7 @@ class DataPlane:
     ) -> None:
         self._keys = keys
         self._routes = routes
+        self._outbox = upstream.outbox
         self._sender = Sender(fleet, upstream, Turns())
         self._server = server
         self._allowed = frozenset(server.allow_fields)
@@ -73,7 +74,7 @@ class DataPlane:
 
     def exchange(self, connection: Connection, method: str, path: str) -> Exchange:
         self._meter.began()
-        return Exchange(connection, next(self._ids), method, path, self._meter.ended)
+        return Exchange(connection, self._outbox, next(self._ids), method, path, self._meter.ended)
 
     def opened(self, exchange: Exchange) -> None:
         with Answering(exchange):
@@ -138,9 +139,8 @@ class DataPlane:
         if path == "/v1/responses":
             denied.check_stateless(request)
             ours["request_id"] = f"resp_{exchange.id}"  # the only id that vLLM does not take from the header
-        outgoing = UpstreamRequest(
-            "POST", path, for_engine(request, target.engine_name, **ours), exchange.id, exchange.began
-        )
+        body = for_engine(request, target.engine_name, **ours)
+        outgoing = UpstreamRequest(path, body, exchange.id, exchange.began)
         exchange.body = b""  # it is in `outgoing` now
         alone = denied.given(request, "prompt_logprobs") or _is_on(request, "echo")
         Generation(self._sender, exchange, target, outgoing, alone=alone).start()

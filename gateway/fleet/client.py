@@ -37,6 +37,15 @@ class Address:
     host: str
     port: int
     key: str | None = field(default=None, repr=False)
+    headers: bytes = field(init=False, repr=False, compare=False)
+    """Lines that every request of the relay to it has."""
+
+    def __post_init__(self) -> None:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        lines = [f"host: {host}:{self.port}", "content-type: application/json"]
+        if self.key:
+            lines.append(f"authorization: Bearer {self.key}")
+        object.__setattr__(self, "headers", "".join(f"{line}\r\n" for line in lines).encode())
 
     @classmethod
     def parse(cls, url: str, key: str | None) -> Address:
@@ -52,10 +61,6 @@ class Address:
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
-
-    @property
-    def authorization(self) -> bytes | None:
-        return f"Bearer {self.key}".encode() if self.key else None
 
 
 class Client:

@@ -39,7 +39,7 @@ class Lease:
         "_generation",
         "_held",
         "_on_stale",
-        "authorization",
+        "headers",
         "host",
         "port",
         "prompt_logprobs_safe",
@@ -57,7 +57,7 @@ class Lease:
     ) -> None:
         self.host = address.host
         self.port = address.port
-        self.authorization = address.authorization
+        self.headers = address.headers
         self.prompt_logprobs_safe = prompt_logprobs_safe
         self._entry = entry
         self._generation = entry.generation

@@ -1,11 +1,13 @@
 """Carry the bytes: one request out to an engine, its answer back as it comes.
 
 `upstream` is the HTTP/1.1 client (a pool of keep-alive connections on httptools), `transfer` moves one answer
-to a `Client` by plain calls, with no task or future between the two sockets. Called by `gateway.api`; calls
+to a `Client` by plain calls, with no task or future between the two sockets, `outbox` sends small writes
+together. Called by `gateway.api`; calls
 nothing of ours. It never looks into a body except an error's.
 """
 
+from gateway.relay.outbox import Outbox
 from gateway.relay.transfer import EngineAnswered, Outcome, Transfer, UpstreamRequest
 from gateway.relay.upstream import Upstream, UpstreamFailed
 
-__all__ = ["EngineAnswered", "Outcome", "Transfer", "Upstream", "UpstreamFailed", "UpstreamRequest"]
+__all__ = ["EngineAnswered", "Outbox", "Outcome", "Transfer", "Upstream", "UpstreamFailed", "UpstreamRequest"]

@@ -6,9 +6,8 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.relay.upstream import Connection, Head, Upstream, UpstreamFailed
 
@@ -17,14 +16,14 @@ MAX_ERROR_BYTES = 64 * 1024
 
 
 class Engine(Protocol):
-    """Where to send it. `authorization` is the engine's key as a header value, never the client's."""
+    """Where to send it. `headers` are whole lines that it wants of every request: its name, its own key."""
 
     @property
     def host(self) -> str: ...
     @property
     def port(self) -> int: ...
     @property
-    def authorization(self) -> bytes | None: ...
+    def headers(self) -> bytes: ...
 
 
 class Outcome(StrEnum):
@@ -50,11 +49,9 @@ class Client(Protocol):
         """The answer will never be whole: break the connection, so that nobody takes it for one."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
-    """What goes to the engine. Of the client's headers, nothing does. `began` is on the monotonic clock."""
+class UpstreamRequest(NamedTuple):
+    """What is posted to the engine. Of the client's headers, none is. `began` is on the monotonic clock."""
 
-    method: str
     path: str
     body: bytes
     request_id: str
@@ -235,15 +232,11 @@ class Transfer:
 
 
 def _request_head(engine: Engine, request: UpstreamRequest) -> bytes:
-    host = f"[{engine.host}]" if ":" in engine.host else engine.host
-    authorization = b"authorization: %b\r\n" % engine.authorization if engine.authorization else b""
-    return b"%b%b\r\n" % (
-        (
-            f"{request.method} {request.path} HTTP/1.1\r\nhost: {host}:{engine.port}\r\n"
-            f"x-request-id: {request.request_id}\r\ncontent-length: {len(request.body)}\r\n"
-            "content-type: application/json\r\n"
-        ).encode(),
-        authorization,
+    return b"POST %b HTTP/1.1\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+        request.path.encode(),
+        engine.headers,
+        request.request_id.encode(),
+        len(request.body),
     )
 
 

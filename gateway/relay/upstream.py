@@ -17,6 +17,8 @@ from typing import Protocol, cast
 
 import httptools
 
+from gateway.relay.outbox import Outbox
+
 
 class UpstreamFailed(Exception):
     """The engine could not be reached, or its connection ended before its answer did.
@@ -107,7 +109,7 @@ class Connection(asyncio.Protocol):
         self._headers = []
         self._head = None
         self._complete = self._ends_with_connection = self._heard = self._keep = False
-        self._transport.write(request)
+        self._pool.outbox.write(self._transport, request)
 
     def abort(self) -> None:
         """Closes at once, which is how an engine learns that nobody waits any more. Nobody is told."""
@@ -217,14 +219,17 @@ class Connection(asyncio.Protocol):
 
 
 class Upstream:
-    """A pool of connections an address, most recently used first.
+    """A pool of connections an address, most recently used first. Requests go out by `outbox`.
 
     `idle_s` is below uvicorn's 5 s keep-alive (vLLM's default), so that a connection is rarely reused
     while the other side closes it; when it happens all the same, the request is sent again on a new
     connection.
     """
 
-    def __init__(self, *, connect_timeout_s: float = 5.0, idle_s: float = 4.0, max_idle: int = 4096) -> None:
+    def __init__(
+        self, outbox: Outbox, *, connect_timeout_s: float = 5.0, idle_s: float = 4.0, max_idle: int = 4096
+    ) -> None:
+        self.outbox = outbox
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
         self._max_idle = max_idle

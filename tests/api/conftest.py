@@ -15,7 +15,7 @@ from gateway.api.exchange import Exchange
 from gateway.api.openai import DataPlane
 from gateway.errors import NotFound, Unauthorized, Unavailable
 from gateway.fleet.fake_engine import FakeEngine
-from gateway.relay import Upstream
+from gateway.relay import Outbox, Upstream
 from gateway.settings import Server
 from tests.relay.serving import serving, serving_plane
 
@@ -64,7 +64,7 @@ class Lease:
     target: Target
     prompt_logprobs_safe: bool
     host = "127.0.0.1"
-    authorization = f"Bearer {ENGINE_KEY}".encode()
+    headers = f"host: engine\r\nauthorization: Bearer {ENGINE_KEY}\r\n".encode()
 
     def release(self) -> None:
         self.fleet.held -= 1
@@ -135,6 +135,7 @@ class Service:
     engine: FakeEngine
     fleet: Fleet
     http: httpx.AsyncClient
+    upstream: Upstream
     ended: list[Exchange] = field(default_factory=list)
 
     async def chat(self, **more: Any) -> httpx.Response:
@@ -149,7 +150,7 @@ async def running(keep_alive_s: float = 5.0, **server: Any) -> AsyncIterator[Ser
     engine = FakeEngine(model="base", key=ENGINE_KEY)
     engine.loras.paths[VERSION] = "/somewhere"
     fleet = Fleet(engine)
-    upstream = Upstream()
+    upstream = Upstream(Outbox())
     meter = Meter()
     plane = DataPlane(Keys(), Routes(), fleet, upstream, Server(**server), meter)
     headers = {"authorization": "Bearer good"}
@@ -157,7 +158,7 @@ async def running(keep_alive_s: float = 5.0, **server: Any) -> AsyncIterator[Ser
         fleet.ports.append(engine_port)
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=10) as http:
-            yield Service(url, port, engine, fleet, http, meter.exchanges)
+            yield Service(url, port, engine, fleet, http, upstream, meter.exchanges)
         await upstream.close()
 
 

@@ -142,3 +142,33 @@ async def test_a_connection_that_breaks_off_in_mid_request_is_no_exchange_that_w
         writer.close()
         await until(lambda: len(service.ended) == 1, "the exchange is over")
         assert (0, "client_left") == (service.fleet.leased, service.ended[0].outcome)
+
+
+async def test_every_exchange_is_counted_out_of_flight_however_it_ends(service: Service) -> None:
+    outbox = service.upstream.outbox
+    await service.chat()
+    await service.chat(model="nobody")
+    await service.http.get("/v1/models")
+    service.engine.faults.hang = True
+    left = asyncio.create_task(service.chat())
+    await until(lambda: outbox.in_flight == 1, "the last one is in flight")
+    left.cancel()
+    await asyncio.wait((left,))
+    await until(lambda: outbox.in_flight == 0, "nothing is in flight")
+
+
+async def test_answers_are_whole_when_many_go_out_together(service: Service) -> None:
+    answers = await asyncio.gather(*(service.chat(model="support") for _ in range(50)))
+    assert [VERSION] * 50 == [answer.json()["model"] for answer in answers]
+
+
+async def test_the_last_answer_of_a_connection_is_sent_before_it_closes(service: Service) -> None:
+    async def ask() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(chat().replace(b"host: h\r\n", b"host: h\r\nconnection: close\r\n"))
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        return answer
+
+    answers = await asyncio.gather(*(ask() for _ in range(20)))
+    assert all(answer.startswith(b"HTTP/1.1 200 OK") and answer.endswith(b"}") for answer in answers)

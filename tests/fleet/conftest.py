@@ -16,6 +16,7 @@ import pytest
 
 from adapters.version import State, Version
 from gateway.fleet import EngineState, Fleet
+from gateway.fleet.lease import Lease
 from gateway.settings import Base, Engine, RemoteEngine, Settings
 from gateway.settings import Fleet as FleetSettings
 from tests.fleet.stub import Stub
@@ -100,3 +101,9 @@ async def only(fleet: Fleet) -> EngineState:
     """The state of a fleet's one engine."""
     (state,) = await fleet.state()
     return state
+
+
+def authorization(lease: Lease) -> str:
+    """The authorization header that requests under the lease carry; empty without one."""
+    lines = dict(line.split(": ", 1) for line in lease.headers.decode().splitlines())
+    return lines.get("authorization", "")

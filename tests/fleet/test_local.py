@@ -23,7 +23,7 @@ from gateway.fleet.local import Launch
 from gateway.fleet.precheck import CannotLaunch
 from gateway.settings import Base, Engine, Settings
 from gateway.settings import Fleet as FleetSettings
-from tests.fleet.conftest import Ask, Shelf, only, until
+from tests.fleet.conftest import Ask, Shelf, authorization, only, until
 
 
 def kill(pid: int | None) -> None:
@@ -81,7 +81,7 @@ async def answers(fleet: Fleet, ask: Ask) -> int:
         answer = await http.post(
             f"http://{lease.host}:{lease.port}/v1/completions",
             json={"model": name, "prompt": "hello", "max_tokens": 2},
-            headers={"authorization": (lease.authorization or b"").decode()},
+            headers={"authorization": authorization(lease)},
         )
         return answer.status_code
 
@@ -111,7 +111,7 @@ async def test_a_restarted_engine_has_another_key(home: Home) -> None:
         kill((await only(fleet)).pid)
         await until("the death was noticed", lambda: not fleet.ready)
         await fleet.wait_ready(30)
-        assert first.authorization != (await fleet.acquire(Ask(None))).authorization
+        assert authorization(first) != authorization(await fleet.acquire(Ask(None)))
 
 
 async def test_a_lease_during_a_start_is_told_to_wait_as_long_as_the_last_start_took(home: Home) -> None:
@@ -199,7 +199,7 @@ async def test_a_start_that_takes_too_long_is_given_up_and_told(home: Home) -> N
 async def test_a_key_never_appears_where_an_engine_is_shown(home: Home) -> None:
     async with home() as fleet:
         await fleet.wait_ready(30)
-        key = ((await fleet.acquire(Ask(None))).authorization or b"").decode().removeprefix("Bearer ")
+        key = authorization(await fleet.acquire(Ask(None))).removeprefix("Bearer ")
         address = fleet._engines[0].address
         assert isinstance(address, Address)
         assert key not in repr(address) + repr(await fleet.state())

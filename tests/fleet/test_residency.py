@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.errors import NotFound, Unavailable
-from tests.fleet.conftest import Ask, Remote, Shelf, only
+from tests.fleet.conftest import Ask, Remote, Shelf, authorization, only
 from tests.fleet.stub import Stub
 
 
@@ -45,7 +45,7 @@ async def test_two_versions_are_never_sent_at_the_same_time(stub: Stub, shelf: S
 
 async def test_the_base_needs_no_load(stub: Stub, remote: Remote) -> None:
     async with remote(stub) as fleet, fleet.lease(Ask(None)) as lease:
-        assert (stub.port, b"Bearer engine-key") == (lease.port, lease.authorization)
+        assert (stub.port, "Bearer engine-key") == (lease.port, authorization(lease))
         assert [] == stub.loads
 
 
