@@ -1,4 +1,4 @@
-"""Writes of one turn of the loop: together when there are many, at once when there are few, always in order."""
+"""Writes of one turn of the loop: together when there are many, at once when few, always in order."""
 
 from __future__ import annotations
 
