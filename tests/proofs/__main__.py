@@ -1,4 +1,4 @@
-"""The long tier: `make prove`, or `python -m tests.proofs [NAME...] [--data FOLDER]`.
+"""The long tier: `make prove`, or `python -m tests.proofs [NAME...] [--data FOLDER] [--tools FOLDER]`.
 
 Each proof starts its own Hotswap on real vLLM, measures, and writes docs/proofs/<name>.md.
 """
@@ -14,29 +14,47 @@ from pathlib import Path
 
 from tests.proofs.result import Result
 
-PROOFS = ("startup", "disconnect", "kills", "swap", "purity", "banking77")
+PROOFS = (
+    "startup",
+    "disconnect",
+    "kills",
+    "swap",
+    "purity",
+    "banking77",
+    "stall",
+    "generator",
+    "agreement",
+    "scenarios",
+    "overhead",
+    "soak",
+)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.proofs", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*PROOFS, []], help="default: all of them")
     parser.add_argument("--data", type=Path, help="folder of banking77 (train.csv, test.csv)")
+    parser.add_argument("--tools", type=Path, help="folder of the yardstick in C (mock.c, load.c)")
     parser.add_argument(
         "--base", type=Path, help="prepared base; default: <repo>/.hotswap/base/…, made if missing"
     )
     chosen = parser.parse_args()
-    data = chosen.data or (Path(os.environ["BANKING77"]) if "BANKING77" in os.environ else None)
+    given = {
+        "data": chosen.data or _folder("BANKING77"),
+        "tools": chosen.tools or _folder("OVERHEAD_TOOLS"),
+    }
     base = chosen.base or _base()
     failed, missing = [], []
     for name in chosen.names or PROOFS:
-        if name == "banking77" and data is None:
-            print("banking77: not run, no data: give --data FOLDER or BANKING77=FOLDER", flush=True)
+        module = importlib.import_module(f"tests.proofs.{name}")
+        need = getattr(module, "NEEDS", "")
+        if need and given[need] is None:
+            print(f"{name}: not run: give --{need} FOLDER", flush=True)
             missing.append(name)
             continue
         print(f"{name}:", flush=True)
-        module = importlib.import_module(f"tests.proofs.{name}")
         with tempfile.TemporaryDirectory(prefix=f"hotswap-{name}-") as folder:
-            result: Result = module.prove(Path(folder), base, data)
+            result: Result = module.prove(Path(folder), base, given.get(need))
         print(f"  written: {result.write().name}", flush=True)
         if not result.held:
             failed.append(name)
@@ -45,6 +63,10 @@ def main() -> int:
         f"{len(failed)} failed, {len(missing)} not run"
     )
     return 1 if failed or (missing and chosen.names) else 0
+
+
+def _folder(variable: str) -> Path | None:
+    return Path(os.environ[variable]) if os.environ.get(variable) else None
 
 
 def _base() -> Path:

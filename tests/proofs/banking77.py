@@ -14,9 +14,10 @@ from training.rows import write_rows
 from training.score import Score, ask
 from training.sft import train
 
+NEEDS = "data"
 
-def prove(folder: Path, base: Path, data: Path | None) -> Result:
-    assert data is not None
+
+def prove(folder: Path, base: Path, data: Path) -> Result:
     result = Result(
         "banking77",
         f"{INTENTS} of BANKING77's 77 intents (Casanueva et al., 2020), {ROWS_PER_INTENT} rows each; every "
