@@ -141,7 +141,11 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
 async def _database_url(settings: Settings, stack: AsyncExitStack) -> str:
     name = settings.database.url_env
     if name is None:
-        postgres = EmbeddedPostgres(settings.state_dir / "postgres", settings.log_path / "postgres.log")
+        postgres = EmbeddedPostgres(
+            settings.state_dir / "postgres",
+            settings.log_path / "postgres.log",
+            processes=1 + settings.server.workers,
+        )
         url = await postgres.start()
         stack.push_async_callback(postgres.stop)
         return url

@@ -41,6 +41,9 @@ def serve(settings: Settings, say: Say) -> None:
             say(line)
         log_to(settings.log_path / "gateway.log")
         several = settings.server.workers > 1
+        if several:
+            # A shared socket may be bound beside another deployment's; one that is not tells of it.
+            listen(settings.server.host, settings.server.port, shared=False).close()
         with (
             listen(settings.server.host, settings.server.port, shared=several) as listener,
             _recorded(settings.state_dir / "gateway.json", listener),

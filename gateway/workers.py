@@ -97,16 +97,24 @@ async def _keep(
             grace_s=settings.server.drain_s + 5,
         )
         began = time.monotonic()
-        await child.start()
-        try:
-            code = await child.wait()
-        finally:
-            await child.stop()
+        reason = await _once(child)
         wait_s = backoff.next_s(time.monotonic() - began)
-        text = f"worker {number} ended with status {code} (log: {child.log_path}); next try in {wait_s:.1f} s"
+        text = f"worker {number} {reason} (log: {child.log_path}); next try in {wait_s:.1f} s"
         log.error("%s", text)
         say(text)
         await asyncio.sleep(wait_s)
+
+
+async def _once(child: Child) -> str:
+    """One life of a worker; how it ended. A machine that cannot start it now may later."""
+    try:
+        await child.start()
+    except OSError as error:
+        return f"cannot be started: {error}"
+    try:
+        return f"ended with status {await child.wait()}"
+    finally:
+        await child.stop()
 
 
 def _is_local(settings: Settings) -> bool:

@@ -3,6 +3,9 @@
 uvicorn parses, keeps alive, pipelines, drains at shutdown and serves the control plane as ever. For a request
 under /v1 this makes an `Exchange` instead of an ASGI cycle: there is no scope, no task and no message queue
 then, which is what most of a small relay's time goes into (docs/data-plane.md has the measurements).
+
+One request of a connection is answered at a time. Another that arrives meanwhile, or while the client does
+not read what it was sent, waits in the pipeline.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.api.exchange import Exchange
+from gateway.relay import Outbox
 
 PREFIX = "/v1/"
 
@@ -23,19 +27,31 @@ MOST_WAITING = 8
 """Requests of one connection that wait behind its first before it is read no further. While it is read, a
 client that leaves is noticed."""
 
+MOST_PIPELINED = 128
+"""More of them, which one read may bring, is no client that we know: the connection is refused."""
+
+MOST_WAITING_BYTES = 65_536
+"""Of the body of a request that waits, before the connection is read no further."""
+
 
 class Plane(Protocol):
     """Who serves exchanges. No call raises; each answers the exchange, or sees to it that it will be."""
 
+    @property
+    def outbox(self) -> Outbox: ...
     def exchange(self, connection: ClientConnection, method: str, path: str) -> Exchange: ...
     def opened(self, exchange: Exchange, /) -> None:
-        """The head is there."""
+        """The head is there, and it is this one's turn."""
 
     def incomplete(self, exchange: Exchange, /) -> None:
         """Some of the body may be there, and more is to come."""
 
     def ready(self, exchange: Exchange, /) -> None:
         """The body is there."""
+
+
+class TooManyWaiting(Exception):
+    """A connection has sent more requests ahead than any client has reason to."""
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -46,7 +62,8 @@ class ClientConnection(HttpToolsProtocol):
         self._find_plane = plane
         self._plane: Plane | None = None
         self._reading: Exchange | None = None  # the one whose request is arriving
-        self._serving: Exchange | None = None  # the one that is being answered
+        self._current: Any = None  # what is being answered: an Exchange, or uvicorn's cycle
+        self._upgrading = False
         self._idle_since = 0.0
         self._authorization: bytes | None = None
         self._length: bytes | None = None
@@ -61,17 +78,42 @@ class ClientConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
-        self._serving = None
+        self._current = None
         if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            # In a turn of its own: a thousand pipelined requests must not nest a thousand calls deep.
-            self.loop.call_soon(self._start_asgi_task, *self.pipeline.pop())
             return
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._look_again_in(self.timeout_keep_alive)
+        if self.pipeline:
+            # In a turn of its own: a hundred pipelined requests must not nest a hundred calls deep.
+            self.loop.call_soon(self._next)
+        elif not self.flow.write_paused:
+            self.flow.resume_reading()
+
+    def _next(self) -> None:
+        """The turn of the first in the pipeline, unless the client must read first."""
+        if self._current is not None or self.flow.write_paused or self.transport.is_closing():
+            return
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        if len(self.pipeline) < MOST_WAITING:
+            self.flow.resume_reading()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """The turn of a request, whichever kind."""
+        self._current = cycle
+        if not isinstance(cycle, Exchange):
+            super()._start_asgi_task(cycle, app)
+            return
+        assert self._plane is not None  # it made the exchange
+        cycle.waiting = False
+        self._plane.opened(cycle)
+        if cycle.response_complete:
+            return
+        if cycle.complete:
+            self._plane.ready(cycle)
+        else:
+            self._plane.incomplete(cycle)
 
     # One timer a connection that looks when it was last used, not one a request: that would cost as much as
     # writing the answer does.
@@ -82,12 +124,9 @@ class ClientConnection(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.is_closing():
             return
-        busy = self.cycle is not None and not self.cycle.response_complete
-        left = (
-            self.timeout_keep_alive if busy else self._idle_since + self.timeout_keep_alive - self.loop.time()
-        )
-        if left > 0:
-            self._look_again_in(left)
+        idle = 0.0 if self._current is not None else self.loop.time() - self._idle_since
+        if idle < self.timeout_keep_alive:
+            self._look_again_in(self.timeout_keep_alive - idle)
         else:
             self.transport.close()
 
@@ -97,32 +136,81 @@ class ClientConnection(HttpToolsProtocol):
     # The transport's callbacks.
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
         exchange = self._reading
-        if exchange is not None and not exchange.complete and self._plane is not None:
+        if exchange is None or exchange.complete or exchange.response_complete:
+            return
+        if exchange.waiting:
+            if len(exchange.body) > MOST_WAITING_BYTES:
+                self.flow.pause_reading()
+        elif self._plane is not None:
             self._plane.incomplete(exchange)
+
+    def _feed(self, data: bytes) -> None:
+        """To the parser. An `Upgrade` (Java's client offers h2c with every request) is overlooked, as HTTP
+        allows: its request is read again without it, because the parser takes what follows for no HTTP.
+        """
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self._upgrading:  # CONNECT: what follows is no HTTP
+                    raise httptools.HttpParserError("CONNECT is not served") from upgrade
+                self._upgrading = False
+                data = self._without_upgrade() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+
+    def _without_upgrade(self) -> bytes:
+        words = [word for name, value in self.headers if name == b"connection" for word in value.split(b",")]
+        closes = any(word.strip().lower() == b"close" for word in words)
+        dropped = (b"connection", b"upgrade", b"http2-settings")
+        kept = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] not in dropped]
+        version = self.parser.get_http_version().encode()
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
+        return line + b"".join(kept) + (b"connection: close\r\n\r\n" if closes else b"\r\n")
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's, unless something is being answered: then only an end is left."""
+        if self._plane is not None:
+            self._plane.outbox.flush()
+        if self._current is None:
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        if self._plane is not None:
+            self._plane.outbox.flush()  # uvicorn may close this connection now
+        super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
         waiting: list[Any] = [cycle for cycle, _ in self.pipeline]
-        for exchange in (self._serving, *waiting):
+        for exchange in (self._current, *waiting):
             if isinstance(exchange, Exchange):
                 exchange.client_left()
-        if isinstance(cast(Any, self.cycle), Exchange):
-            self.cycle = cast(Any, None)
-        self._reading = self._serving = None
+        # uvicorn tells the one in `cycle`.
+        self.cycle = cast(Any, None if isinstance(self._current, Exchange) else self._current)
+        self._reading = self._current = None
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._serving is not None and self._serving.transfer is not None:
-            self._serving.transfer.pause()
+        if isinstance(self._current, Exchange) and self._current.transfer is not None:
+            self._current.transfer.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._serving is not None and self._serving.transfer is not None:
-            self._serving.transfer.resume()
+        if self._current is None:
+            self._next()
+        elif isinstance(self._current, Exchange) and self._current.transfer is not None:
+            self._current.transfer.resume()
 
     # The parser's callbacks.
 
@@ -144,6 +232,11 @@ class ClientConnection(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            self._upgrading = self.parser.get_method() != b"CONNECT"
+            return
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise TooManyWaiting
         self._plane = plane = self._find_plane()
         path = self._path()
         if plane is None or not path.startswith(PREFIX):
@@ -155,15 +248,15 @@ class ClientConnection(HttpToolsProtocol):
         exchange.expect_continue = self.expect_100_continue
         exchange.authorization, exchange.content_length = self._authorization, self._length
         self._reading = exchange
-        before, self.cycle = self.cycle, cast(Any, exchange)
-        if before is None or before.response_complete:
-            self._serving = exchange
+        self.cycle = cast(Any, exchange)  # for uvicorn: it asks whether that is complete
+        if self._current is None and not self.pipeline and not self.flow.write_paused:
+            self._current = exchange
             plane.opened(exchange)
-        else:
-            exchange.waiting = True
-            self.pipeline.appendleft((self.cycle, self.app))
-            if len(self.pipeline) >= MOST_WAITING:
-                self.flow.pause_reading()
+            return
+        exchange.waiting = True
+        self.pipeline.appendleft((self.cycle, self.app))
+        if len(self.pipeline) >= MOST_WAITING:
+            self.flow.pause_reading()
 
     def on_body(self, body: bytes) -> None:
         if self._reading is None:
@@ -172,6 +265,8 @@ class ClientConnection(HttpToolsProtocol):
             self._reading.add(body)
 
     def on_message_complete(self) -> None:
+        if self._upgrading:
+            return  # it comes again, without
         exchange = self._reading
         if exchange is None:
             super().on_message_complete()
@@ -180,25 +275,9 @@ class ClientConnection(HttpToolsProtocol):
         if not exchange.waiting and not exchange.response_complete and self._plane is not None:
             self._plane.ready(exchange)
 
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """The next request of a pipeline (or an ASGI one) may begin."""
-        if not isinstance(cycle, Exchange):
-            super()._start_asgi_task(cycle, app)
-            return
-        if self.transport.is_closing():
-            cycle.client_left()
-            return
-        assert self._plane is not None  # it made the exchange
-        cycle.waiting = False
-        self._serving = cycle
-        self._plane.opened(cycle)
-        if cycle.complete and not cycle.response_complete:
-            self._plane.ready(cycle)
-
     def _path(self) -> str:
-        raw = (
-            self.url.partition(b"?")[0] if self.url[:1] == b"/" else httptools.parse_url(self.url).path or b""
-        )
+        absolute = self.url[:1] != b"/"
+        raw = (httptools.parse_url(self.url).path or b"") if absolute else self.url.partition(b"?")[0]
         path = raw.decode("ascii", "replace")
         return unquote(path) if "%" in path else path
 

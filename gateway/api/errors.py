@@ -7,7 +7,6 @@ know.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -119,6 +118,8 @@ def engine_error(status: int, body: bytes, retry_after: bytes | None = None) -> 
         )
     if status == 501:
         return BadRequest(message or "The engine does not support this request.", code="not_supported")
+    if status < 400:
+        return EngineError(502, f"The engine answered with status {status}, which is no answer.")
     if status >= 500:
         return EngineError(status, "The engine failed on this request. Its log has the details.")
     return EngineError(status, message or f"The engine refused this request ({status}).", param=param)
@@ -126,8 +127,8 @@ def engine_error(status: int, body: bytes, retry_after: bytes | None = None) -> 
 
 def _said(body: bytes) -> tuple[str, str | None]:
     try:
-        answer = json.loads(body)
-    except ValueError:
+        answer = msgspec.json.decode(body)  # refuses lone surrogates, which no answer of ours could hold
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "", None
     error = answer.get("error") if isinstance(answer, dict) else None
     if isinstance(error, str):

@@ -68,6 +68,7 @@ class Exchange:
     response_started = False
     response_complete = False
     transfer: Transfer | None = None
+    on_over: Callable[[], None] | None = None  # what was held for it is let go
     _chunked = False
     _task: asyncio.Task[None] | None = None
     _timer: asyncio.TimerHandle | None = None
@@ -127,13 +128,10 @@ class Exchange:
         self.response_started = True
         self.status = status
         self.streaming = streaming
-        out = [
-            _STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status,
-            b"x-request-id: ",
-            self.id.encode(),
-            b"\r\n",
-        ]
-        out.append(headers)
+        line = _STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status
+        out = [line, b"x-request-id: ", self.id.encode(), b"\r\n", headers]
+        if self.expect_continue:
+            self.keep_alive = False  # nobody knows whether the body that was not asked for will come
         if self.loaded_s is not None:
             out.append(b"x-hotswap-load-ms: %d\r\n" % round(self.loaded_s * 1000))
         if not length_known:
@@ -175,7 +173,11 @@ class Exchange:
 
     def cut(self) -> None:
         self._over(Outcome.ENGINE_LOST)
-        self._connection.transport.close()
+        self._outbox.flush()
+        if self._chunked or not self.http10:
+            self._connection.transport.close()
+        else:
+            self._connection.transport.abort()  # where the end of the connection is the end of the answer
 
     def answer(self, status: int, body: bytes, headers: bytes = b"") -> None:
         """A whole answer at once. `headers` are whole lines."""
@@ -218,9 +220,13 @@ class Exchange:
         self.outcome = outcome
         self._outbox.in_flight -= 1
         self.ended = time.monotonic()
+        self.body = b""  # the connection keeps this exchange until its next one
         self.transfer = None
         self._task = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self.on_over is not None:
+            self.on_over()
+            self.on_over = None
         self.on_end(self)

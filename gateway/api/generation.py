@@ -65,15 +65,15 @@ class Turns:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """What every generation needs."""
+    """What every generation needs. No `turns` where other processes send to the same engines."""
 
     fleet: Fleet
     upstream: Upstream
-    turns: Turns
+    turns: Turns | None
 
 
 class Generation:
-    """`start` it, and the exchange is answered, whatever happens. Holds a lease while an engine works."""
+    """`start` it, and the exchange is answered, whatever happens. Its lease is held until then."""
 
     __slots__ = (
         "_alone",
@@ -99,6 +99,7 @@ class Generation:
         self._tried: tuple[str, int] | None = None
         self._lease: Lease | None = None
         self._turn: asyncio.Lock | None = None
+        exchange.on_over = self._let_go
 
     def start(self) -> None:
         """Raises the fleet's refusals; later ones are answered on the exchange."""
@@ -125,6 +126,9 @@ class Generation:
             return
         self._exchange.engine = address
         if self._alone and not lease.prompt_logprobs_safe:
+            if self._sender.turns is None:
+                self._exchange.fail(_no_turns())
+                return
             self._exchange.spawn(self._send_in_turn(lease))
             return
         transfer = self._transfer(lease)
@@ -132,12 +136,10 @@ class Generation:
             self._exchange.spawn(transfer.send())
 
     async def _send_in_turn(self, lease: Lease) -> None:
-        turn = self._sender.turns.at(lease)
-        try:
-            await turn.acquire()
-        except BaseException:  # cancelled: the client has left
-            self._let_go()
-            raise
+        turns = self._sender.turns
+        assert turns is not None  # else it was refused
+        turn = turns.at(lease)
+        await turn.acquire()
         self._turn = turn
         await self._transfer(lease).send()
 
@@ -149,8 +151,7 @@ class Generation:
     def _on_done(self, transfer: Transfer) -> None:
         lease, failure = self._lease, transfer.failure
         if failure is None or lease is None:
-            self._let_go()
-            return
+            return  # the exchange is over, or about to be: that lets the lease go
         if isinstance(failure, UpstreamFailed) and failure.stale:
             # The engine closed an idle connection as we used it: that says nothing about the engine.
             self._exchange.spawn(self._transfer(lease).send())
@@ -219,6 +220,15 @@ class Answering:
             log.error("request %s failed", self._exchange.id, exc_info=error)
         self._exchange.fail(failure)
         return True
+
+
+def _no_turns() -> BadRequest:
+    return BadRequest(
+        "`prompt_logprobs` and `echo` are refused: two at once would kill this engine, and several gateway "
+        "workers cannot take turns. Start the engine with Hotswap's plugin, or run one worker.",
+        code="not_supported",
+        param="prompt_logprobs",
+    )
 
 
 def _engine_said(path: str, error: EngineAnswered) -> GatewayError:

@@ -37,6 +37,8 @@ class Limits(Protocol):
     """The part of `settings.server` that is used here."""
 
     @property
+    def workers(self) -> int: ...
+    @property
     def max_body_bytes(self) -> int: ...
     @property
     def body_timeout_s(self) -> float: ...
@@ -65,8 +67,8 @@ class DataPlane:
     ) -> None:
         self._keys = keys
         self._routes = routes
-        self._outbox = upstream.outbox
-        self._sender = Sender(fleet, upstream, Turns())
+        self.outbox = upstream.outbox
+        self._sender = Sender(fleet, upstream, Turns() if server.workers == 1 else None)
         self._server = server
         self._allowed = frozenset(server.allow_fields)
         self._meter = meter
@@ -74,7 +76,7 @@ class DataPlane:
 
     def exchange(self, connection: Connection, method: str, path: str) -> Exchange:
         self._meter.began()
-        return Exchange(connection, self._outbox, next(self._ids), method, path, self._meter.ended)
+        return Exchange(connection, self.outbox, next(self._ids), method, path, self._meter.ended)
 
     def opened(self, exchange: Exchange) -> None:
         with Answering(exchange):

@@ -29,12 +29,16 @@ FIRST_BACK_OFF_S, LAST_BACK_OFF_S = 0.1, 5.0
 HEALTHY_AFTER_S = 30.0
 PORT_TRIES = 5
 
+A_PROCESS = 11
+"""Connections of one gateway process: a pool of 5 and 5 more in a burst, and one that listens."""
+
+FOR_OTHERS = 20
+
 CONFIGURATION = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "password_encryption": "scram-sha-256",
     "shared_buffers": "64MB",
-    "max_connections": "50",
     "max_wal_size": "256MB",
     # No replicas and no archive, so no bookkeeping for them; fsync and full_page_writes stay on.
     "wal_level": "minimal",
@@ -55,7 +59,10 @@ class EmbeddedPostgres:
     for `gateway.supervise.sweep` is under `state_dir` (default: the folder of `data_dir`).
     """
 
-    def __init__(self, data_dir: Path, log_path: Path, *, state_dir: Path | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, log_path: Path, *, state_dir: Path | None = None, processes: int = 1
+    ) -> None:
+        self._max_connections = FOR_OTHERS + processes * A_PROCESS
         self.data_dir = data_dir.absolute()
         self.log_path = log_path.absolute()
         self.port: int | None = None
@@ -183,7 +190,8 @@ class EmbeddedPostgres:
 
     async def _launch(self, folder: Path, who: Account, port: int) -> Child:
         """A started server that takes connections. Raises `PostgresError` with what it said, and ends it."""
-        settings = [part for key, value in CONFIGURATION.items() for part in ("-c", f"{key}={value}")]
+        configuration = {**CONFIGURATION, "max_connections": str(self._max_connections)}
+        settings = [part for key, value in configuration.items() for part in ("-c", f"{key}={value}")]
         child = Child(
             "postgres",
             [*who.prefix, str(folder / "postgres"), "-D", str(self.data_dir), "-p", str(port), *settings],

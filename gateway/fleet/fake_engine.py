@@ -233,7 +233,8 @@ class FakeEngine:
         return json.dumps(request[field])
 
     async def _answer(self, path: str, request: Json, prompt: str, head: Json, send: Send) -> None:
-        await asyncio.sleep(self.faults.prefill_delay_s)
+        if not request.get("stream"):
+            await asyncio.sleep(self.faults.prefill_delay_s)
         if self.faults.fatal_prompt_logprobs and self._prompt_logprobs_running > 1:
             self.faults.dead = True
         if self.faults.dead:
@@ -276,6 +277,7 @@ class FakeEngine:
             events = [_event(event) for event in make(head, request, prompt, chosen)]
             events.append(b"data: [DONE]\n\n")
         await send(_start(200, b"text/event-stream; charset=utf-8"))
+        await asyncio.sleep(self.faults.prefill_delay_s)  # after the head, as with vLLM
         for number, event in enumerate(events):
             if number == self.faults.die_after_chunks:
                 raise _Cut

@@ -38,7 +38,7 @@ class Outbox:
         if self._pending:
             self._pending.append((transport, data))
         elif self.in_flight > FEW:
-            asyncio.get_running_loop().call_soon(self._send)
+            asyncio.get_running_loop().call_soon(self.flush)
             self._pending.append((transport, data))
         else:
             transport.write(data)
@@ -46,10 +46,11 @@ class Outbox:
     def write_now(self, transport: Transport, data: bytes) -> None:
         """Sends `data` at once: a chunk of a stream, or the last before a close."""
         if self._pending:
-            self._send()
+            self.flush()
         transport.write(data)
 
-    def _send(self) -> None:
+    def flush(self) -> None:
+        """Sends what waits: before a transport that may be among them is closed."""
         pending, self._pending = self._pending, []
         for transport, data in pending:
             if not transport.is_closing():

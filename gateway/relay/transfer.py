@@ -6,8 +6,9 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from gateway.relay.upstream import Connection, Head, Upstream, UpstreamFailed
 
@@ -49,8 +50,12 @@ class Client(Protocol):
         """The answer will never be whole: break the connection, so that nobody takes it for one."""
 
 
-class UpstreamRequest(NamedTuple):
-    """What is posted to the engine. Of the client's headers, none is. `began` is on the monotonic clock."""
+@dataclass(slots=True)
+class UpstreamRequest:
+    """What is posted to the engine. Of the client's headers, none is. `began` is on the monotonic clock.
+
+    The body is dropped when the answer begins: it cannot be sent again then, and the answer may take minutes.
+    """
 
     path: str
     body: bytes
@@ -59,7 +64,7 @@ class UpstreamRequest(NamedTuple):
 
 
 class EngineAnswered(Exception):
-    """The engine answered with an error status. Nothing was sent to the client yet."""
+    """The engine answered with a status other than 2xx. Nothing was sent to the client yet."""
 
     def __init__(self, status: int, body: bytes, retry_after: bytes | None) -> None:
         super().__init__(f"the engine answered {status}")
@@ -71,9 +76,9 @@ class EngineAnswered(Exception):
 class Transfer:
     """Carries one answer. Exactly one of `outcome` and `failure` is set when `on_done` is called.
 
-    `failure` means that nothing was sent to the client: the request may be tried elsewhere, or answered with
-    an error. An engine lost in mid-answer ends an event stream with an error event and no `[DONE]`; any other
-    answer is left unfinished and the client's connection cut.
+    `failure` means that nothing was sent to the client: the request may be tried elsewhere, or refused. An
+    engine's status other than 2xx is one. An engine lost in mid-answer ends an event stream with an error
+    event and no `[DONE]`; any other answer is left unfinished and the client's connection cut.
     """
 
     __slots__ = (
@@ -82,6 +87,7 @@ class Transfer:
         "_connection",
         "_engine",
         "_error",
+        "_head",
         "_last",
         "_on_done",
         "_request",
@@ -106,6 +112,7 @@ class Transfer:
         self._client = client
         self._on_done = on_done
         self._connection: Connection | None = None
+        self._head: Head | None = None
         self._error: tuple[Head, bytearray] | None = None
         self._started = False
         self._streaming = False
@@ -129,7 +136,7 @@ class Transfer:
             self.on_failure(failure)
             return
         except asyncio.CancelledError:  # by a client that left, who was told; or by the end of the drain
-            self.on_failure(UpstreamFailed("the gateway is stopping", before_first_byte=True))
+            self.on_failure(UpstreamFailed("the gateway is stopping"))
             raise
         if self.outcome is None:
             self._begin(connection)
@@ -156,10 +163,16 @@ class Transfer:
     # What the connection calls.
 
     def on_head(self, head: Head) -> None:
-        if head.status >= 400:
+        if 200 <= head.status < 300:
+            self._head = head
+        else:
             self._error = (head, bytearray())
-            return
-        streaming, length_known, lines = False, False, []
+
+    def _start(self, head: Head) -> None:
+        """The answer begins: with its first byte, because vLLM sends the head before it has done anything.
+        Until then another engine may be asked.
+        """
+        streaming, length_known, lines = False, head.status == 204, []
         # Only what describes the body goes on; hop-by-hop, server and date are the server's own.
         for name, value in head.headers:
             if name == b"content-type":
@@ -174,11 +187,14 @@ class Transfer:
             lines.append(b"cache-control: no-cache\r\nx-accel-buffering: no\r\n")
         took_ms = (time.monotonic() - self._request.began) * 1000
         lines.append(b"openai-processing-ms: %d\r\n" % round(took_ms))
-        self._started, self._streaming = True, streaming
+        self._head, self._started, self._streaming = None, True, streaming
+        self._request.body = b""
         self._client.start(head.status, b"".join(lines), length_known=length_known, streaming=streaming)
 
     def on_piece(self, piece: bytes) -> None:
         if self._error is None:
+            if self._head is not None:
+                self._start(self._head)
             self._before, self._last = self._last, piece
             self._client.write(piece)
             return
@@ -198,6 +214,8 @@ class Transfer:
             head, body = self._error
             self._answered(head, bytes(body))
             return
+        if self._head is not None:
+            self._start(self._head)
         self._client.end(Outcome.COMPLETE)
         self._finish(Outcome.COMPLETE)
 

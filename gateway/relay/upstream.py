@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -23,13 +22,11 @@ from gateway.relay.outbox import Outbox
 class UpstreamFailed(Exception):
     """The engine could not be reached, or its connection ended before its answer did.
 
-    `before_first_byte`: nothing of an answer had arrived, so the request may be sent somewhere else.
     `stale`: it was a kept-alive connection that the engine had closed before it read this request.
     """
 
-    def __init__(self, message: str, *, before_first_byte: bool, stale: bool = False) -> None:
+    def __init__(self, message: str, *, stale: bool = False) -> None:
         super().__init__(message)
-        self.before_first_byte = before_first_byte
         self.stale = stale
 
 
@@ -121,10 +118,10 @@ class Connection(asyncio.Protocol):
     def fail(self, message: str) -> None:
         """Closes at once, and tells the receiver why."""
         receiver = self._receiver
-        stale = self.reused and not self._heard
+        stale = self.reused and not self._heard and not self._pool.closing
         self.abort()
         if receiver is not None:
-            receiver.on_failure(UpstreamFailed(message, before_first_byte=not self._heard, stale=stale))
+            receiver.on_failure(UpstreamFailed(message, stale=stale))
 
     def pause(self) -> None:
         """The receiver has enough for now: the engine is held back by TCP."""
@@ -156,7 +153,7 @@ class Connection(asyncio.Protocol):
         self._heard = True
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
                 self.fail(f"the engine's answer is not HTTP/1.1: {error}")
                 return
@@ -179,7 +176,9 @@ class Connection(asyncio.Protocol):
     def _end(self) -> None:
         """The answer is whole. Back to the pool first: the receiver may want to send again at once."""
         receiver, self._receiver = self._receiver, None
-        if self._keep and not self.closed:
+        # An engine that answers before it has read all of the request is still to read the rest of it.
+        unsent = self._transport is not None and self._transport.get_write_buffer_size()
+        if self._keep and not self.closed and not unsent:
             self.resume()
             self.reused = True
             self._pool.put(self)
@@ -233,16 +232,16 @@ class Upstream:
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
         self._max_idle = max_idle
-        self._idle: dict[tuple[str, int], deque[Connection]] = {}
+        self._idle: dict[tuple[str, int], dict[Connection, None]] = {}  # each in order of use
         self._open: set[Connection] = set()
-        self._closing = False
+        self.closing = False
         self._all_lost: asyncio.Event | None = None
 
     def take(self, address: tuple[str, int]) -> Connection | None:
         """An idle connection, when there is one."""
         idle = self._idle.get(address)
         while idle:
-            newest = idle.pop()
+            newest, _ = idle.popitem()
             if not newest.closed and time.monotonic() - newest.idle_since < self._idle_s:
                 return newest
             newest.abort()
@@ -250,6 +249,8 @@ class Upstream:
 
     async def connect(self, address: tuple[str, int]) -> Connection:
         """A new connection. Raises `UpstreamFailed`."""
+        if self.closing:
+            raise UpstreamFailed("the gateway is stopping")
         host, port = address
         loop = asyncio.get_running_loop()
         try:
@@ -257,16 +258,16 @@ class Upstream:
                 _, connection = await loop.create_connection(lambda: Connection(self, address), host, port)
         except TimeoutError as error:
             message = f"no connection to the engine at {host}:{port} within {self._connect_timeout_s:g} s"
-            raise UpstreamFailed(message, before_first_byte=True) from error
+            raise UpstreamFailed(message) from error
         except OSError as error:
             message = f"no connection to the engine at {host}:{port}: {error.strerror or error}"
-            raise UpstreamFailed(message, before_first_byte=True) from error
+            raise UpstreamFailed(message) from error
         self._open.add(connection)
         return connection
 
     async def close(self) -> None:
         """Closes every connection, those in use too."""
-        self._closing = True
+        self.closing = True
         if self._open:
             self._all_lost = asyncio.Event()
             for connection in list(self._open):
@@ -280,15 +281,16 @@ class Upstream:
 
     def put(self, connection: Connection) -> None:
         """Takes a connection back for reuse."""
-        idle = self._idle.setdefault(connection.address, deque())
-        if self._closing or len(idle) >= self._max_idle:
+        idle = self._idle.setdefault(connection.address, {})
+        if self.closing or len(idle) >= self._max_idle:
             connection.abort()
             return
         connection.idle_since = now = time.monotonic()
         # What a burst left behind, oldest first: an engine need not close what nobody uses.
-        while idle and now - idle[0].idle_since > self._idle_s:
-            idle.popleft().abort()
-        idle.append(connection)
+        while idle and now - (oldest := next(iter(idle))).idle_since > self._idle_s:
+            del idle[oldest]
+            oldest.abort()
+        idle[connection] = None
 
     def lost(self, connection: Connection) -> None:
         """Forgets a connection that has closed."""
@@ -296,7 +298,7 @@ class Upstream:
         if self._all_lost is not None and not self._open:
             self._all_lost.set()
         idle = self._idle.get(connection.address)
-        if idle is not None and connection in idle:
-            idle.remove(connection)
+        if idle is not None:
+            idle.pop(connection, None)
             if not idle:
                 del self._idle[connection.address]

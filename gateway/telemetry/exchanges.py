@@ -26,6 +26,8 @@ class Measured(Protocol):
     @property
     def outcome(self) -> object: ...
     @property
+    def route(self) -> str | None: ...
+    @property
     def status(self) -> int: ...
     @property
     def streaming(self) -> bool: ...
@@ -84,8 +86,8 @@ class Exchanges:
         if exchange.loaded_s is not None:
             values[_LOADS] += 1
             values[_LOAD_S] += exchange.loaded_s
-        if column != 1 or exchange.ended is None:
-            return
+        if column != 1 or exchange.route is None or exchange.ended is None:
+            return  # refused, or nothing that an engine does
         took = exchange.ended - exchange.began
         values[_DURATION] += took
         values[_DURATION + 1 + bisect_left(DURATION_S, took)] += 1

@@ -35,7 +35,7 @@ _PLAIN = (
 _HISTOGRAMS = (
     (
         "gen_ai_server_request_duration_seconds",
-        "From a request's head to the end of its answer, for answers with a status below 400.",
+        "From the head of a request that an engine answered to the end of the answer.",
         "duration",
     ),
     (

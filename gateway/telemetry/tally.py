@@ -31,6 +31,7 @@ class Tally:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 os.ftruncate(descriptor, size)
+                os.posix_fallocate(descriptor, 0, size)  # a full disk is told of here, not by a signal later
                 self._memory = mmap.mmap(descriptor, size)
             finally:
                 os.close(descriptor)

@@ -34,6 +34,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.failures: list[str] = []
+        self.stale: list[bool] = []
 
     def on_head(self, head: Head) -> None: ...
     def on_piece(self, piece: bytes) -> None: ...
@@ -42,6 +43,7 @@ class Heard:
 
     def on_failure(self, failure: UpstreamFailed) -> None:
         self.failures.append(str(failure))
+        self.stale.append(failure.stale)
 
 
 async def ask(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -224,7 +226,7 @@ async def test_a_kept_alive_connection_that_the_engine_drops_on_use_is_replaced_
     assert 2 == connections
 
 
-async def test_a_fresh_connection_that_is_dropped_is_a_failure_before_the_first_byte() -> None:
+async def test_a_fresh_connection_that_is_dropped_is_a_failure_and_nothing_is_sent() -> None:
     connections = 0
 
     async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -236,23 +238,117 @@ async def test_a_fresh_connection_that_is_dropped_is_a_failure_before_the_first_
         await whole_answer(port)
         (failure,) = relay.ended
     assert isinstance(failure, UpstreamFailed)
-    assert failure.before_first_byte
+    assert not failure.stale
     assert 1 == connections
 
 
-async def test_an_answer_cut_in_its_head_is_no_longer_before_the_first_byte() -> None:
+@pytest.mark.parametrize(
+    "sent", [b"HTTP/1.1 200 OK\r\ncontent-", EVENT_STREAM], ids=["half a head", "a head"]
+)
+async def test_an_answer_without_a_byte_of_its_body_is_a_failure_and_nothing_is_sent(sent: bytes) -> None:
     async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-")
+        writer.write(sent)
+
+    async with relaying(engine) as (relay, port):
+        head, _ = await whole_answer(port)
+        (failure,) = relay.ended
+    assert isinstance(failure, UpstreamFailed)
+    assert head.startswith(b"HTTP/1.1 599")
+
+
+async def test_the_head_goes_out_with_the_first_byte_of_the_body() -> None:
+    prefilled = asyncio.Event()
+
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(EVENT_STREAM)
+        await prefilled.wait()
+        writer.write(chunked(b"data: 1\n\n") + b"0\r\n\r\n")
+
+    async with relaying(engine) as (relay, port):
+        reader, writer = await ask(port)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 0.05)
+        waited_until = time.monotonic()
+        prefilled.set()
+        await reader.read()
+        writer.close()
+        assert (relay.exchanges[0].first or 0) >= waited_until
+
+
+@pytest.mark.parametrize("status", [204, 205])
+async def test_an_answer_without_a_body_is_passed_on_without_one(status: int) -> None:
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(
+            b"HTTP/1.1 %d Nothing\r\n%b\r\n" % (status, b"content-length: 0\r\n" if status == 205 else b"")
+        )
+
+    async with relaying(engine) as (_, port):
+        head, body = await whole_answer(port)
+    assert head.startswith(b"HTTP/1.1 %d" % status)
+    assert b"" == body
+
+
+@pytest.mark.parametrize("status", [301, 304, 307])
+async def test_an_engine_that_sends_us_elsewhere_is_a_failure(status: int) -> None:
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 %d Away\r\nlocation: http://elsewhere/\r\ncontent-length: 0\r\n\r\n" % status)
 
     async with relaying(engine) as (relay, port):
         await whole_answer(port)
-        (failure,) = relay.ended
-    assert isinstance(failure, UpstreamFailed)
-    assert not failure.before_first_byte
+    assert isinstance(relay.ended[0], EngineAnswered)
 
 
-async def test_an_engine_that_is_not_there_is_a_failure_before_the_first_byte() -> None:
+async def test_an_engine_that_switches_protocols_is_a_failure() -> None:
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\nx")
+
+    async with relaying(engine) as (relay, port):
+        await whole_answer(port)
+    assert isinstance(relay.ended[0], UpstreamFailed)
+
+
+async def test_a_pool_that_is_closing_opens_nothing_new() -> None:
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with talking(engine) as port:
+        upstream = Upstream(Outbox())
+        connection = await upstream.connect(("127.0.0.1", port))
+        connection.reused = True  # it would count as stale, and so be sent again
+        heard = Heard()
+        connection.begin(b"GET / HTTP/1.1\r\n\r\n", heard)
+        await upstream.close()
+        assert [False] == heard.stale
+        with pytest.raises(UpstreamFailed, match="stopping"):
+            await upstream.connect(("127.0.0.1", port))
+
+
+async def test_a_connection_whose_request_the_engine_has_not_read_is_not_used_again() -> None:
+    connections = 0
+
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(WHOLE)  # and reads no more
+        await asyncio.sleep(5)
+
+    async with relaying(engine) as (_, port):
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            body = b" " * 32 * 2**20
+            writer.write(b"POST /v1/x HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            await asyncio.wait_for(reader.readuntil(b"ok"), 10)
+            writer.close()
+    assert 2 == connections
+
+
+async def test_an_engine_that_is_not_there_is_a_failure_and_nothing_is_sent() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         relay = Relay(unused.getsockname()[1])
@@ -260,7 +356,6 @@ async def test_an_engine_that_is_not_there_is_a_failure_before_the_first_byte() 
             await whole_answer(port)
     (failure,) = relay.ended
     assert isinstance(failure, UpstreamFailed)
-    assert failure.before_first_byte
 
 
 async def test_an_engine_that_does_not_accept_is_given_up_after_the_connect_timeout() -> None:

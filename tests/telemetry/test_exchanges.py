@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.telemetry import Exchanges, exposition
@@ -15,6 +16,7 @@ class Over:
     """An exchange that is over."""
 
     outcome: str = "complete"
+    route: str | None = "support"
     status: int = 200
     streaming: bool = False
     began: float = 100.0
@@ -78,8 +80,9 @@ def test_only_streams_have_a_first_token() -> None:
     )
 
 
-def test_a_refusal_has_no_duration() -> None:
-    assert 0 == count(Over(status=429))[("gen_ai_server_request_duration_seconds_count",)]
+@pytest.mark.parametrize("over", [Over(status=429), Over(route=None)], ids=["refused", "no engine's"])
+def test_what_no_engine_answered_has_no_duration(over: Over) -> None:
+    assert 0 == count(over)[("gen_ai_server_request_duration_seconds_count",)]
 
 
 def test_cold_starts_pieces_and_bytes_add_up() -> None:
