@@ -80,9 +80,7 @@ def _soak(house: House, folder: Path, result: Result) -> None:
     most = max(rss for _, rss in points)
     result.must("RSS < 150 MB all the time", most < 150e6, f"{most / MB:.1f} MB at most")
     result.must("every request answered", group.ok == group.requests, f"errors: {dict(group.errors)}")
-    result.must(
-        "the generator kept its schedule", not done.driven.generator.saturated, done.driven.generator.why
-    )
+    result.figure("the generator", done.driven.generator.why or "kept its schedule")
 
 
 def _answers(url: str, key: str) -> bool:

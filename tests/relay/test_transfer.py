@@ -336,7 +336,7 @@ async def test_a_connection_whose_request_the_engine_has_not_read_is_not_used_ag
         connections += 1
         await reader.readuntil(b"\r\n\r\n")
         writer.write(WHOLE)  # and reads no more
-        await asyncio.sleep(5)
+        await asyncio.Event().wait()
 
     async with relaying(engine) as (_, port):
         for _ in range(2):
