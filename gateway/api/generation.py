@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from gateway.api.errors import RETRY_AFTER_S, as_gateway_error, engine_error, is_unknown_model
 from gateway.api.exchange import Exchange
 from gateway.errors import BadRequest, GatewayError, Unavailable
-from gateway.relay import EngineAnswered, Transfer, Upstream, UpstreamFailed, UpstreamRequest
+from gateway.relay import Engine, EngineAnswered, Transfer, Upstream, UpstreamFailed, UpstreamRequest
 
 log = logging.getLogger("hotswap.api")
 
@@ -29,15 +29,9 @@ class Target(Protocol):
     def engine_name(self) -> str: ...
 
 
-class Lease(Protocol):
+class Lease(Engine, Protocol):
     """An engine that holds the target, for one request."""
 
-    @property
-    def host(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def headers(self) -> bytes: ...
     @property
     def prompt_logprobs_safe(self) -> bool: ...
     def stale(self) -> None:

@@ -7,7 +7,16 @@ nothing of ours. It never looks into a body except an error's.
 """
 
 from gateway.relay.outbox import Outbox
-from gateway.relay.transfer import EngineAnswered, Outcome, Transfer, UpstreamRequest
+from gateway.relay.transfer import Engine, EngineAnswered, Outcome, Transfer, UpstreamRequest
 from gateway.relay.upstream import Upstream, UpstreamFailed
 
-__all__ = ["EngineAnswered", "Outbox", "Outcome", "Transfer", "Upstream", "UpstreamFailed", "UpstreamRequest"]
+__all__ = [
+    "Engine",
+    "EngineAnswered",
+    "Outbox",
+    "Outcome",
+    "Transfer",
+    "Upstream",
+    "UpstreamFailed",
+    "UpstreamRequest",
+]
