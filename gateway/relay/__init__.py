@@ -2,8 +2,7 @@
 
 `upstream` is the HTTP/1.1 client (a pool of keep-alive connections on httptools), `transfer` moves one answer
 to a `Client` by plain calls, with no task or future between the two sockets, `outbox` sends small writes
-together. Called by `gateway.api`; calls
-nothing of ours. It never looks into a body except an error's.
+together. Called by `gateway.api`; calls nothing of ours. It never looks into a body except an error's.
 """
 
 from gateway.relay.outbox import Outbox
