@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.bench import asked
 from tests.conftest import FakeEngine
 
 QUICK = ("--routes", "tiny", "--rate", "20", "--seconds", "1", "--set", "warmup_s=0.2", "--set", "output=4")
@@ -111,3 +112,12 @@ def test_a_search_says_which_rate_holds(fake_engine: FakeEngine, tmp_path: Path)
     assert 0 == done.returncode, done.stderr
     assert (20, "ceiling") == (json.loads(done.stdout)["rate"], json.loads(done.stdout)["limit"])
     assert "holds" in done.stderr
+
+
+def test_missing_plots_are_told_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(asked, "PLOTS", "no_such_package")
+    with pytest.raises(SystemExit, match="1"):
+        asked.need_plots()
+    assert "hotswap[loadtest]" in capsys.readouterr().err

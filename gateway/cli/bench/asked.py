@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import tomllib
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 EXIT_CODES: Mapping[str, int] = {"ok": 0, "missed": 4, "saturated": 5, "no_answers": 6}
 """By a report's verdict."""
 
-MISSING = "hotswap bench needs more packages ({error}). Install them: pip install 'hotswap[loadtest]'"
+PLOTS = "matplotlib"
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -60,10 +61,8 @@ def sends_requests(command: Decorated) -> Decorated:
 
 def scenario_of(options: Mapping[str, Any]) -> Scenario:
     """The scenario with what the options change. Ends the command with exit code 2 when there is none."""
-    try:
-        from loadtests.scenario import ScenarioError, load
-    except ModuleNotFoundError as error:
-        fail(MISSING.format(error=error))
+    from loadtests.scenario import ScenarioError, load
+
     overrides: dict[str, Any] = {
         "routes": _routes(options["routes"]),
         "arrivals.rate": options["rate"],
@@ -79,6 +78,7 @@ def scenario_of(options: Mapping[str, Any]) -> Scenario:
 
 def asked_of(options: Mapping[str, Any], thresholds: Sequence[str] = ()) -> Asked:
     """Whom to ask, and what to compute. Ends the command when the target or an option is no good."""
+    need_plots()
     from loadtests.cost import Price, Rates
     from loadtests.run import Asked
     from loadtests.scrape import Source
@@ -109,6 +109,12 @@ def asked_of(options: Mapping[str, Any], thresholds: Sequence[str] = ()) -> Aske
         )
     except (TargetError, ValueError) as error:
         fail(str(error), code=2)
+
+
+def need_plots() -> None:
+    """Ends the command when the plots cannot be drawn: before a run is made, not after it."""
+    if importlib.util.find_spec(PLOTS) is None:
+        fail(f"the report's plots need {PLOTS}. Install it: pip install 'hotswap[loadtest]'")
 
 
 def telling(what: str) -> Callable[[Progress], None]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.bench.asked import MISSING
 from gateway.cli.client import as_json_option, fail
 
 
@@ -21,13 +20,11 @@ def compare(a: Path, b: Path, as_json: bool) -> None:
 
     Exit code 4 when B is worse in anything.
     """
-    try:
-        from loadtests.compare import CompareError, Run, tables
-        from loadtests.compare import compare as against
-        from loadtests.samples import SamplesError
-        from loadtests.tables import terminal
-    except ModuleNotFoundError as error:
-        fail(MISSING.format(error=error))
+    from loadtests.compare import CompareError, Run, tables
+    from loadtests.compare import compare as against
+    from loadtests.samples import SamplesError
+    from loadtests.tables import terminal
+
     try:
         comparison = against(Run.read(a), Run.read(b))
     except (CompareError, SamplesError) as error:

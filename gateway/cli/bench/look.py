@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.bench.asked import MISSING, scenario_of
+from gateway.cli.bench.asked import need_plots, scenario_of
 from gateway.cli.client import as_json_option, fail, say, show, table
 
 
@@ -17,10 +17,7 @@ from gateway.cli.client import as_json_option, fail, say, show, table
 @as_json_option
 def scenarios(as_json: bool) -> None:
     """The scenarios that come with Hotswap; each is a TOML file to copy and change."""
-    try:
-        from loadtests.scenario import shipped
-    except ModuleNotFoundError as error:
-        fail(MISSING.format(error=error))
+    from loadtests.scenario import shipped
 
     def lines(data: list[dict[str, Any]]) -> Iterator[str]:
         yield from table(("SCENARIO", "WHAT IT IS FOR"), [(one["name"], one["says"]) for one in data])
@@ -56,11 +53,10 @@ def plan(out: Path, **options: Any) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
     """Make report.md, report.csv and report.html of a run again, and print its tables."""
-    try:
-        from loadtests.run import write_report
-        from loadtests.tables import tables, terminal
-    except ModuleNotFoundError as error:
-        fail(MISSING.format(error=error))
+    need_plots()
+    from loadtests.run import write_report
+    from loadtests.tables import tables, terminal
+
     try:
         kept = json.loads((folder / "report.json").read_bytes())
     except (OSError, ValueError) as error:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.bench.asked import MISSING
 from gateway.cli.client import as_json_option, fail, say, table
 
 
@@ -48,14 +47,12 @@ def overhead(
     nginx is measured too, where it is installed, as a control for the speed of this machine today. Exit code
     4 when a bound does not hold.
     """
-    try:
-        from loadtests.overhead.processes import CannotBench
-        from loadtests.overhead.systems import System
-        from loadtests.overhead.verdict import bounds
-        from loadtests.overhead.verdict import table as figures
-        from loadtests.overhead.whole import overhead as perform
-    except ModuleNotFoundError as error:
-        fail(MISSING.format(error=error))
+    from loadtests.overhead.processes import CannotBench
+    from loadtests.overhead.systems import System
+    from loadtests.overhead.verdict import bounds
+    from loadtests.overhead.verdict import table as figures
+    from loadtests.overhead.whole import overhead as perform
+
     if against and engine_port is None:
         fail("--against needs --engine-port: the other gateway must stand before the same mock", code=2)
     key = os.environ.get(against_key_env) if against_key_env else None
