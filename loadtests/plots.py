@@ -15,6 +15,7 @@ from loadtests.figures import ms, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6b7280"
 SHARES = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
@@ -124,7 +125,7 @@ def _over_time(series: Mapping[str, Any]) -> Plot:
             values = [float("nan") if value is None else value * 1000 for value in series[name]]
             axes.plot(times, values, color=colour, label=label, marker=mark, markersize=4, linewidth=1.4)
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+        _plain(axes.yaxis)
         axes.set(xlabel="seconds into the run, by when the request was due", ylabel="ms")
         axes.legend(loc="upper right")
         _marks(axes, series)
@@ -195,7 +196,7 @@ def _boxes(boxes: Mapping[str, Mapping[str, float]]) -> Plot:
         low, high = (pick(box[end] for _, box in shown) for pick, end in ((min, "p5"), (max, "p95")))
         if low > 0 and high > 20 * low:
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+            _plain(axes.xaxis)
         else:
             axes.set_xlim(left=0)
         axes.set(xlabel="ms")
@@ -226,8 +227,7 @@ def _knee(search: Mapping[str, Any], slo: Mapping[str, Any]) -> Plot:
         _bound(latency, slo.get("ttft_s"))
         for axes in (latency, share):
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
-            axes.xaxis.set_minor_formatter(lambda value, _: "")
+            _plain(axes.xaxis)
             if search["rate"] is not None:
                 axes.axvline(search["rate"], color=GREEN, linestyle="--", linewidth=1.4)
         if search["rate"] is not None:
@@ -245,6 +245,12 @@ def _knee(search: Mapping[str, Any], slo: Mapping[str, Any]) -> Plot:
     return Plot(
         title, canvas.svg, alt, "The dashed line is the highest rate that met the SLO with a steady backlog."
     )
+
+
+def _plain(axis: Axis) -> None:
+    """Labels of a logarithmic axis as numbers, since maths is off: at 1, 2 and 5, or they would overlap."""
+    axis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    axis.set_minor_formatter(lambda value, _: f"{value:,.6g}" if f"{value:e}"[0] in "25" else "")
 
 
 def _bound(axes: Axes, seconds: float | None) -> None:

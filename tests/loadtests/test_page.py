@@ -93,6 +93,11 @@ def test_faults_and_warm_up_are_marked() -> None:
     assert "no process" in page(report)
 
 
+def test_no_label_is_markup_that_nobody_renders() -> None:
+    drawn = plots(reported(queued(1), 40.0, scenario=KILLED, found=search(probe, Search())))
+    assert [] == [plot.title for plot in drawn if "mathdefault" in plot.svg]
+
+
 def test_the_same_report_makes_the_same_page() -> None:
     report = reported(queued(1, n=200), 4.0)
     assert page(report) == page(report)
