@@ -15,7 +15,7 @@ from pathlib import Path
 from gateway.db import account, postgres
 from gateway.db.account import Account
 from gateway.db.postgres import PostgresError
-from gateway.supervise import Child, Lock
+from gateway.supervise import Child, Lock, free_port
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class EmbeddedPostgres:
         try:
             folder, who, password = await asyncio.to_thread(self._prepare)
             for tries_left in reversed(range(PORT_TRIES)):
-                self.port = postgres.free_port()
+                self.port = free_port()
                 try:
                     self._child = await self._launch(folder, who, self.port)
                     break

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import random
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -44,23 +42,6 @@ def binaries(major: str | None = None) -> Path:
             f"{', '.join(sorted(found))}: install the version of it that made the data, or move the data away"
         )
     return found[major or max(found, key=int)]
-
-
-def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on, below the range that outgoing connections take theirs from.
-
-    In that range a client that keeps reconnecting to a stopped server can be given the server's port as its
-    own, connect to itself, and keep the server from ever coming back.
-    """
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for port in random.sample(range(max(1024, first - 10000), first), k=min(200, first - 1024)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise PostgresError(f"no free port on 127.0.0.1 below {first} was found in 200 tries")
 
 
 def is_ready(data_dir: Path, pid: int) -> bool:
