@@ -1,11 +1,12 @@
 """Runs inside the engine, never in the gateway: a LoRA kernel for CPU that is right for base rows, the
-fix for `prompt_logprobs`, a self-test, an endpoint that tells the truth about them, and a guard on every
-route. vLLM calls it through two entry points (`vllm.general_plugins`, `vllm.endpoint_plugins`), both named
-`hotswap`; nothing else may. It may import torch, vllm and fastapi, here only inside functions, and of
-Hotswap only itself.
+fix for `prompt_logprobs`, a self-test, true residency with routes and metrics, admission, and a guard on
+every route. vLLM calls it through two entry points (`vllm.general_plugins`, `vllm.endpoint_plugins`), both
+named `hotswap`. Beside vLLM only the fake engine may use it, which has the same door and routes: `door`,
+`routes` and what those stand on need neither torch nor vLLM. The rest may import them, here only inside
+functions. Of Hotswap it uses what identifies and keeps adapters: `adapters.{version,store,archive,base}`.
 
 An engine needs `VLLM_PLUGINS=bitsandbytes,hotswap` and `VLLM_API_KEY`, and no flag. It does not need
-`VLLM_ALLOW_INSECURE_SERIALIZATION`: workers gain a method that is called by its name.
+`VLLM_ALLOW_INSECURE_SERIALIZATION`: workers gain methods that are called by their names.
 """
 
 from __future__ import annotations

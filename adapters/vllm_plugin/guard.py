@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Iterable
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from adapters.vllm_plugin.answer import App, Receive, Scope, Send, error
 
 
 class Guard:
@@ -30,7 +25,8 @@ class Guard:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await _refuse(send, self._reason())
+            refusal = error(401, self._reason(), "invalid_api_key", (b"www-authenticate", b"Bearer"))
+            await refusal.send(send)
 
     def _admits(self, scope: Scope) -> bool:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -49,15 +45,3 @@ class Guard:
                 "this engine was started without VLLM_API_KEY, so nobody may use it. Set it and start again"
             )
         return "this engine wants its key on every route: send 'Authorization: Bearer <VLLM_API_KEY>'"
-
-
-async def _refuse(send: Send, message: str) -> None:
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
-    body = json.dumps({"error": error}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"www-authenticate", b"Bearer"),
-    ]
-    await send({"type": "http.response.start", "status": 401, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -2,22 +2,25 @@
 
 vLLM calls `install` in the API server, the engine core and every worker. What matters happens in the
 worker, when vLLM asks its platform for the class that applies LoRA: there the self-test runs and decides.
+`HOTSWAP_KERNEL=stock` in the engine's environment keeps vLLM's own kernel, to compare with.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import asdict
-from functools import wraps
 from typing import Any
 
+from adapters.vllm_plugin.ledger import Ledger
 from adapters.vllm_plugin.selftest import SelfTest, check
 
 log = logging.getLogger("vllm.hotswap")  # under vLLM's logger, for its handler and level
 
 GROUPED = "adapters.vllm_plugin.punica.GroupedPunica"
-REPORT = "hotswap_report"
-"""The method that workers gain; the endpoint asks for it through `collective_rpc` by this name."""
+KERNEL = "HOTSWAP_KERNEL"
+REPORT, REMOVE, PIN = "hotswap_report", "hotswap_remove", "hotswap_pin"
+"""The methods that workers gain; the endpoint asks for them through `collective_rpc` by these names."""
 
 
 def install() -> None:
@@ -28,19 +31,23 @@ def install() -> None:
         return
     engine = Installation(str(current_platform.device_type))
     setattr(WorkerBase, REPORT, lambda worker: engine.report(worker))
-    engine.remember_names()
+    setattr(WorkerBase, REMOVE, lambda worker, name: engine.remove(worker, name))
+    setattr(WorkerBase, PIN, lambda worker, name, pinned: engine.pin(worker, name, pinned))
+    engine.keep_ledger()
     if engine.device == "cpu":
         engine.replace_kernel(type(current_platform))
 
 
 class Installation:
-    """One per process: what was replaced, and the names of the adapters that the worker has loaded."""
+    """One per process: what was replaced, and the ledger of the adapters that the worker holds."""
 
     def __init__(self, device: str) -> None:
         self.device = device
         self.kernel = "stock"
         self.self_test = SelfTest(True, f"LoRA on {device} is vLLM's own; nothing is replaced")
-        self._names: dict[int, str] = {}
+        # On CPU neither kernel may see weights for the output layer: ours applies none, and vLLM's own
+        # gives the last slot's to every base row.
+        self.ledger = Ledger(refuse_lm_head) if device == "cpu" else Ledger()
 
     def replace_kernel(self, platform: type[Any]) -> None:
         """From now on `platform` names our wrapper, if it passes the self-test when it is asked."""
@@ -64,6 +71,8 @@ class Installation:
         platform.get_punica_wrapper = classmethod(get_punica_wrapper)
 
     def _try(self) -> SelfTest:
+        if os.environ.get(KERNEL) == "stock":
+            return SelfTest(False, f"{KERNEL}=stock is set: vLLM's own kernel is in use")
         try:
             import vllm
 
@@ -73,42 +82,38 @@ class Installation:
         except Exception as error:  # noqa: BLE001  whatever another vLLM does here: stock must still start
             return SelfTest(False, f"the self-test raised {type(error).__name__}: {error}")
 
-    def remember_names(self) -> None:
-        """Note each adapter's name as the worker loads it; refuse those that our kernel does not apply."""
-        from vllm.lora.worker_manager import WorkerLoRAManager
+    def keep_ledger(self) -> None:
+        from vllm.lora.model_manager import LRUCacheLoRAModelManager
+        from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager, WorkerLoRAManager
 
-        load = WorkerLoRAManager._load_adapter
-
-        @wraps(load)
-        def load_named(manager: Any, lora_request: Any) -> Any:
-            adapter = load(manager, lora_request)
-            if self.kernel == "hotswap":
-                refuse_lm_head(lora_request.lora_name, adapter.loras)
-            self._names[lora_request.lora_int_id] = lora_request.lora_name
-            return adapter
-
-        WorkerLoRAManager._load_adapter = load_named
+        self.ledger.follow(WorkerLoRAManager, LRUCacheWorkerLoRAManager, LRUCacheLoRAModelManager)
 
     def report(self, worker: Any) -> dict[str, Any]:
         """Plain data only: it crosses two processes as msgpack."""
+        manager = _adapters_of(worker)
         return {
             "device": self.device,
             "lora_kernel": self.kernel,
             # Elsewhere vLLM maps prompt rows with a mapping as long as the batch: no size can differ.
             "prompt_logprobs_fixed": self.device != "cpu" or self.kernel == "hotswap",
             "self_test": asdict(self.self_test),
-            "resident": self._resident(getattr(worker.model_runner, "lora_manager", None)),
+            "adapters": [] if manager is None else self.ledger.residency(manager),
+            "counters": self.ledger.counted(),
         }
 
-    def _resident(self, lora_manager: Any) -> list[dict[str, Any]]:
-        """Adapters in the worker's CPU cache, least recently used first; `slot` is None when not active."""
-        if lora_manager is None:
-            return []
-        manager = lora_manager._adapter_manager
-        slot_of = {held: slot for slot, held in enumerate(manager.lora_index_to_id) if held is not None}
-        held = [int(each) for each in manager.list_adapters()]
-        self._names = {each: name for each, name in self._names.items() if each in set(held)}
-        return [{"name": self._names.get(each, f"#{each}"), "slot": slot_of.get(each)} for each in held]
+    def remove(self, worker: Any, name: str) -> int:
+        manager = _adapters_of(worker)
+        return 0 if manager is None else self.ledger.remove(manager, name)
+
+    def pin(self, worker: Any, name: str, pinned: bool) -> str:
+        manager = _adapters_of(worker)
+        return "gone" if manager is None else self.ledger.pin(manager, name, pinned)
+
+
+def _adapters_of(worker: Any) -> Any:
+    """vLLM's manager of the adapters that a worker holds; None without LoRA."""
+    lora_manager = getattr(worker.model_runner, "lora_manager", None)
+    return None if lora_manager is None else lora_manager._adapter_manager
 
 
 def refuse_lm_head(name: str, modules: Any) -> None:

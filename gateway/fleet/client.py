@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
+from gateway.fleet.plugin import Listing
+
 ALREADY_LOADED = "has already been loaded"
 """What vLLM answers (400) to a second load of one name. A name never changes its content: that is success."""
+
+ADAPTERS = "/hotswap/v1/adapters"
 
 KEEP_ALIVE_S = 3.0
 """Less than uvicorn's 5 s, so that idle connections are ours to close."""
@@ -27,7 +31,19 @@ class NoAnswer(Lost):
 
 
 class LoadFailed(Exception):
-    """The engine is well and refused an adapter. The message is the engine's, without paths."""
+    """The engine is well and refused something about an adapter. The message is the engine's, without paths.
+
+    `code` is our plugin's, None where vLLM itself answered: `digest_mismatch`, `unknown_version` (the source
+    does not have it), `source_failed`, `no_room` (too many are pinned) and others.
+    """
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class InUse(LoadFailed):
+    """Requests use the adapter; it was not removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +79,14 @@ class Address:
         return f"http://{host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Put:
+    """An adapter that is registered and resident now. `ms` is what it took the engine, fetching included."""
+
+    fetched: bool
+    ms: float
+
+
 class Client:
     """One engine's HTTP, on a connection pool of its own. Close it."""
 
@@ -86,6 +110,8 @@ class Client:
         answer = await self._send("GET", "/health", self._probe_timeout_s)
         if answer.status_code != 200:
             raise Lost(f"/health answered {answer.status_code}")
+        if answer.headers.get("content-type", "").startswith("text/html"):
+            raise Lost("/health answered with a web page: this is no engine")
 
     async def models(self) -> frozenset[str]:
         """Every name that the engine answers to. Raises `Lost`."""
@@ -132,6 +158,61 @@ class Client:
         if answer.status_code not in (200, 404):
             raise LoadFailed(_message(answer))
 
+    async def put_adapter(self, name: str, sha256: str, source: str, path: Path | None = None) -> Put:
+        """Makes a version registered and resident through our plugin; one that is so already is success.
+
+        Without `path`, a folder of an adapter store that the engine sees too, the engine fetches the files
+        from `source`, the origin of a gateway (http://host:port). Raises `LoadFailed`, `Lost`.
+        """
+        body = {"sha256": sha256, "source": source} | ({} if path is None else {"path": str(path)})
+        answer = await self._send("PUT", _adapter(name), self._load_timeout_s, body)
+        if answer.status_code != 200:
+            raise _refusal(answer)
+        try:
+            told = answer.json()
+            return Put(told["fetched"] is True, float(told["ms"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise Lost(f"a load was answered with something else: {_message(answer)}") from error
+
+    async def remove_adapter(self, name: str) -> None:
+        """Frees the adapter's slot and its place in the CPU cache; one it does not know is success.
+
+        Raises `InUse` while requests use it, `LoadFailed`, `Lost`.
+        """
+        answer = await self._send("DELETE", _adapter(name), self._load_timeout_s)
+        if answer.status_code == 409 and _code(answer) == "in_flight":
+            raise InUse(_message(answer), "in_flight")
+        if answer.status_code not in (200, 404):
+            raise _refusal(answer)
+
+    async def pin(self, name: str) -> None:
+        """Keeps a registered adapter in the CPU cache, reading it again if it was evicted.
+
+        Raises `LoadFailed` (code `unknown_adapter` for one that is not registered, `no_room`), `Lost`.
+        """
+        await self._pin(name, "pin")
+
+    async def unpin(self, name: str) -> None:
+        """Lets it be evicted again. Raises as `pin` does."""
+        await self._pin(name, "unpin")
+
+    async def adapters(self) -> Listing | None:
+        """What is resident, None when the engine has no such endpoint. Raises `Lost`."""
+        answer = await self._send("GET", ADAPTERS, self._probe_timeout_s)
+        if answer.status_code == 404:
+            return None
+        if answer.status_code != 200:
+            raise Lost(f"{ADAPTERS} answered {answer.status_code}: {_message(answer)}")
+        try:
+            return Listing.read(answer.json())
+        except ValueError as error:
+            raise Lost(f"{ADAPTERS}: {error}") from error
+
+    async def _pin(self, name: str, verb: str) -> None:
+        answer = await self._send("POST", f"{_adapter(name)}/{verb}", self._load_timeout_s)
+        if answer.status_code != 200:
+            raise _refusal(answer)
+
     async def _send(self, method: str, path: str, timeout_s: float, body: Any = None) -> httpx.Response:
         try:
             try:
@@ -144,6 +225,28 @@ class Client:
             raise NoAnswer(f"{path} did not answer within {timeout_s:g} s") from error
         except httpx.HTTPError as error:
             raise Lost(f"{path}: {type(error).__name__} {error}") from error
+
+
+def _adapter(name: str) -> str:
+    return f"{ADAPTERS}/{quote(name, safe='@')}"
+
+
+def _refusal(answer: httpx.Response) -> Exception:
+    """What our plugin's no means. It names no paths."""
+    message, code = _message(answer), _code(answer)
+    if code == "engine_dead":
+        return Lost(message)
+    if code == "engine_slow":
+        return NoAnswer(message)
+    return LoadFailed(message, code)
+
+
+def _code(answer: httpx.Response) -> str | None:
+    try:
+        code = answer.json()["error"]["code"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return code if isinstance(code, str) else None
 
 
 def _message(answer: httpx.Response) -> str:

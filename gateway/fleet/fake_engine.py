@@ -10,47 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import asdict, fields
 from typing import Any
 
+from adapters.vllm_plugin import gauges
 from gateway.fleet import fake_answers as answers
 from gateway.fleet.fake_answers import Json
+from gateway.fleet.fake_faults import Cut, Faults, break_off, spoil, transport_of
 from gateway.fleet.fake_loras import FakeLoras, Refused, internal
+from gateway.fleet.fake_plugin import DEAD, FakePlugin
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+Scope = MutableMapping[str, Any]
 
-log = logging.getLogger("hotswap.fake_engine")
+__all__ = ["FakeEngine", "Faults", "serve"]
 
-_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
-
-
-@dataclass(slots=True)
-class Faults:
-    """What to do wrong. Counts are used up; the rest stays until it is changed."""
-
-    fail_next: int = 0  # generation requests that get a 500
-    dead: bool = False  # every request gets what vLLM answers when its engine process has died
-    hang: bool = False  # generation requests get no answer at all
-    die_after_chunks: int | None = None  # a stream's connection is cut after so many events
-    close_mid_body: bool = False  # a whole answer's connection is cut in the middle of its body
-    refuse_loads: bool = False  # adapter loads get a 500
-    load_delay_s: float = 0.0
-    prefill_delay_s: float = 0.0
-    token_delay_s: float = 0.0
-    fatal_prompt_logprobs: bool = False  # two at once kill the engine, as in an unfixed vLLM on CPU
-
-
-class _Cut(Exception):
-    """The connection is to be cut here."""
+GENERATING = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 
 
 class FakeEngine:
-    """The ASGI app, and what it has seen."""
+    """The ASGI app, and what it has seen. Without `plugin` it is a vLLM that nothing was added to."""
 
     def __init__(
         self,
@@ -61,14 +44,16 @@ class FakeEngine:
         max_loras: int = 8,
         max_lora_rank: int = 32,
         max_cpu_loras: int = 64,
+        max_num_seqs: int = 256,
         max_model_len: int = 2048,
         prompt_logprobs_fixed: bool = True,
         plugin: bool = True,
+        admission: bool = True,
+        base_fingerprint: str | None = None,
     ) -> None:
         self.model = model
         self.faults = faults or Faults()
-        self.loras = FakeLoras(model, max_lora_rank)
-        self.boot_id = str(uuid.uuid4())
+        self.loras = FakeLoras(model, max_lora_rank, max_loras, max_cpu_loras)
         self.running = 0
         self.aborted = 0
         self.served = 0
@@ -76,22 +61,35 @@ class FakeEngine:
         self.prompt_logprobs_peak = 0
         self._prompt_logprobs_running = 0
         self.key = key
-        self._limits = {
-            "max_loras": max_loras,
-            "max_lora_rank": max_lora_rank,
-            "max_cpu_loras": max_cpu_loras,
+        about = {
+            "plugin_version": "0.2.0",
+            "loras": {"max_loras": max_loras, "max_lora_rank": max_lora_rank, "max_cpu_loras": max_cpu_loras},
+            "base_fingerprint": base_fingerprint,
+            "max_num_seqs": max_num_seqs,
         }
+        self.plugin = FakePlugin(
+            self.loras,
+            self.faults,
+            about,
+            base=model,
+            key=key,
+            admission=admission,
+            prompt_logprobs_fixed=prompt_logprobs_fixed,
+        )
         self._max_model_len = max_model_len
-        self._prompt_logprobs_fixed = prompt_logprobs_fixed
-        self._plugin = plugin
+        self._app = self.plugin.door(self._serve) if plugin else self._serve
+        self._with_plugin = plugin
+
+    @property
+    def boot_id(self) -> str:
+        return self.plugin.boot_id
 
     def restart(self) -> None:
         """A new boot: no adapters, well again."""
-        self.loras.paths.clear()
-        self.boot_id = str(uuid.uuid4())
+        self.plugin.restart()
         self.faults.dead = False
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
@@ -99,38 +97,43 @@ class FakeEngine:
         if self.key is not None and headers.get(b"authorization") != f"Bearer {self.key}".encode():
             await _json(send, 401, {"error": "Unauthorized"})
             return
+        self.plugin.obey_faults()
+        path, faults = scope["path"], self.faults
         try:
-            await self._route(scope["method"], scope["path"], headers, receive, send)
-        except Refused as refusal:
-            await _json(send, refusal.status, refusal.body)
-        except _Cut:
+            if path in GENERATING or (faults.everywhere and not path.startswith("/fake/")):
+                await spoil(faults, receive, send)
+            scope["hotswap.transport"] = transport_of(send)
+            await self._app(scope, receive, send)
+        except Cut:
             return
 
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._route(scope, dict(scope["headers"]), receive, send)
+        except Refused as refusal:
+            await _json(send, refusal.status, refusal.body)
+
     async def _route(
-        self, method: str, path: str, headers: Mapping[bytes, bytes], receive: Receive, send: Send
+        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send
     ) -> None:
         body = await _body(receive)
-        match method, path:
+        path = scope["path"]
+        match scope["method"], path:
             case "GET", "/health":
                 await _raw(send, 503 if self.faults.dead else 200, b"")
             case "GET", "/version":
                 await _json(send, 200, {"version": "0.32.0"})
             case "GET", "/metrics":
-                gauge = (
-                    f'vllm:num_requests_running{{engine="0",model_name="{self.model}"}} {self.running:.1f}\n'
-                )
-                await _raw(send, 200, gauge.encode(), b"text/plain; version=0.0.4; charset=utf-8")
+                await _raw(send, 200, self._metrics().encode(), b"text/plain; version=0.0.4; charset=utf-8")
             case "GET", "/v1/models":
                 cards = [_card(self.model, None), *(_card(name, self.model) for name in self.loras.paths)]
                 await _json(send, 200, {"object": "list", "data": cards})
-            case "GET", "/hotswap/v1/plugin" if self._plugin:
-                await _json(send, 200, self._report())
             case "POST", "/v1/load_lora_adapter":
                 await _raw(send, 200, (await self._load(_object(body))).encode())
             case "POST", "/v1/unload_lora_adapter":
                 await _raw(send, 200, self.loras.unload(_object(body)).encode())
             case "POST", "/v1/chat/completions" | "/v1/completions" | "/v1/responses":
-                await self._generate(path, _object(body), headers, receive, send)
+                await self._generate(scope, _object(body), headers, receive, send)
             case "POST", "/fake/faults":
                 self._set_faults(_object(body))
                 await _json(send, 200, asdict(self.faults))
@@ -142,22 +145,17 @@ class FakeEngine:
             case _:
                 await _json(send, 404, {"detail": "Not Found"})
 
-    def _report(self) -> Json:
-        return {
-            "plugin_version": "0.1.0",
-            "vllm_version": "0.32.0",
-            "boot_id": self.boot_id,
-            "device": "cpu",
-            "lora_kernel": "hotswap",
-            "prompt_logprobs_fixed": self._prompt_logprobs_fixed,
-            "self_test": {"passed": True, "details": "a fake engine has no kernel"},
-            "loras": self._limits,
-        }
+    def _metrics(self) -> str:
+        labels = f'{{engine="0",model_name="{self.model}"}}'
+        listing = self.plugin.routes.listed(self.plugin.report()) if self._with_plugin else None
+        ours = [] if listing is None else gauges.lines(listing)
+        return "\n".join([f"vllm:num_requests_running{labels} {self.running:.1f}", *ours, ""])
 
     def _state(self) -> Json:
         counted = ("running", "aborted", "served", "boot_id", "prompt_logprobs_peak")
         loras = {"loads": self.loras.loads, "loras": sorted(self.loras.paths)}
-        return {name: getattr(self, name) for name in counted} | loras
+        admission = {"not_now": self.plugin.admission.not_now, "adapters": self.plugin.admission.adapters}
+        return {name: getattr(self, name) for name in counted} | loras | self.loras.counters | admission
 
     def _set_faults(self, wanted: Json) -> None:
         known = {field.name for field in fields(Faults)}
@@ -168,13 +166,14 @@ class FakeEngine:
 
     async def _load(self, request: Json) -> str:
         refusal = internal("Call to add_lora method failed: refused") if self.faults.refuse_loads else None
-        refusal = internal(_DEAD) if self.faults.dead else refusal
+        refusal = internal(DEAD) if self.faults.dead else refusal
         return await self.loras.load(request, self.faults.load_delay_s, refusal)
 
     async def _generate(
-        self, path: str, request: Json, headers: Mapping[bytes, bytes], receive: Receive, send: Send
+        self, scope: Scope, request: Json, headers: Mapping[bytes, bytes], receive: Receive, send: Send
     ) -> None:
         self.seen.append(request)
+        path = scope["path"]
         prompt = self._check(path, request)
         sender = headers.get(b"x-request-id", uuid.uuid4().hex.encode()).decode()
         prefix = {"/v1/chat/completions": "chatcmpl-", "/v1/completions": "cmpl-"}.get(path, "")
@@ -186,7 +185,7 @@ class FakeEngine:
         self.prompt_logprobs_peak = max(self.prompt_logprobs_peak, self._prompt_logprobs_running)
         loop = asyncio.get_running_loop()
         watch = loop.create_task(_until_disconnect(receive))
-        work = loop.create_task(self._answer(path, request, prompt, head, send))
+        work = loop.create_task(self._answer(scope, request, prompt, head, send))
         try:
             # As vLLM's with_cancellation: a client that leaves ends the work.
             await asyncio.wait((watch, work), return_when=asyncio.FIRST_COMPLETED)
@@ -205,7 +204,7 @@ class FakeEngine:
         """The prompt as text, when vLLM would take the request."""
         field = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}.get(path, "input")
         if self.faults.dead:
-            raise internal(_DEAD)
+            raise internal(DEAD)
         if self.faults.fail_next > 0:
             self.faults.fail_next -= 1
             raise internal("list index out of range")
@@ -232,20 +231,23 @@ class FakeEngine:
             raise Refused(400, message, param="temperature")
         return json.dumps(request[field])
 
-    async def _answer(self, path: str, request: Json, prompt: str, head: Json, send: Send) -> None:
+    async def _answer(self, scope: Scope, request: Json, prompt: str, head: Json, send: Send) -> None:
+        path = scope["path"]
+        if request["model"] != self.model:
+            await self.loras.use(request["model"], self.faults.load_delay_s)
         if not request.get("stream"):
             await asyncio.sleep(self.faults.prefill_delay_s)
         if self.faults.fatal_prompt_logprobs and self._prompt_logprobs_running > 1:
             self.faults.dead = True
         if self.faults.dead:
-            raise internal(_DEAD)
+            raise internal(DEAD)
         if self.faults.hang:
             await asyncio.Event().wait()
         if path == "/v1/responses":
             request = request | {"max_tokens": request.get("max_output_tokens")}
         chosen = answers.choices(request, prompt)
         if request.get("stream"):
-            await self._stream(path, request, prompt, head, chosen, send)
+            await self._stream(scope, request, prompt, head, chosen, send)
         else:
             await asyncio.sleep(self.faults.token_delay_s * max(len(choice.pieces) for choice in chosen))
             whole = {"/v1/chat/completions": answers.chat, "/v1/completions": answers.completion}.get(path)
@@ -262,12 +264,13 @@ class FakeEngine:
         await send(_start(200, b"application/json", len(body)))
         if self.faults.close_mid_body:
             await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-            raise _Cut
+            raise Cut
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _stream(
-        self, path: str, request: Json, prompt: str, head: Json, chosen: list[answers.Choice], send: Send
+        self, scope: Scope, request: Json, prompt: str, head: Json, chosen: list[answers.Choice], send: Send
     ) -> None:
+        path = scope["path"]
         if path == "/v1/responses":
             whole = answers.response(head, request, prompt, chosen[0])
             listed = answers.response_events(whole, chosen[0])
@@ -280,18 +283,20 @@ class FakeEngine:
         await asyncio.sleep(self.faults.prefill_delay_s)  # after the head, as with vLLM
         for number, event in enumerate(events):
             if number == self.faults.die_after_chunks:
-                raise _Cut
+                raise Cut
+            if number == self.faults.half_chunk:
+                break_off(scope["hotswap.transport"], b"%x\r\n" % len(event) + event[: len(event) // 2])
             if number:
                 await asyncio.sleep(self.faults.token_delay_s)
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def serve(*, host: str, port: int, model: str, token_delay_s: float, key: str | None) -> None:
-    """Serves a fake engine until it is told to stop (SIGINT, SIGTERM)."""
+def serve(*, host: str, port: int, model: str, token_delay_s: float, key: str | None, **more: Any) -> None:
+    """Serves a fake engine until it is told to stop (SIGINT, SIGTERM). `more` is for `FakeEngine`."""
     import uvicorn
 
-    engine = FakeEngine(model=model, key=key, faults=Faults(token_delay_s=token_delay_s))
+    engine = FakeEngine(model=model, key=key, faults=Faults(token_delay_s=token_delay_s), **more)
     uvicorn.run(engine, host=host, port=port, http="httptools", loop="uvloop", access_log=False)
 
 
@@ -308,7 +313,7 @@ async def _body(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise _Cut
+            raise Cut
         body += message.get("body", b"")
         if not message.get("more_body", False):
             return bytes(body)

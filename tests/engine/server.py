@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 
@@ -35,18 +36,21 @@ class Server:
         return httpx.Client(base_url=self.url, headers=self.headers, timeout=timeout_s)
 
 
-def command(base: Path, port: int, max_loras: int) -> list[str]:
+def command(base: Path, port: int, max_loras: int, max_cpu_loras: int) -> list[str]:
+    room = str(max_cpu_loras)
     return [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(base), "--served-model-name", "base"),
-        *("--enable-lora", "--max-loras", str(max_loras), "--max-cpu-loras", "32", "--max-lora-rank", "32"),
+        *("--enable-lora", "--max-loras", str(max_loras), "--max-cpu-loras", room, "--max-lora-rank", "32"),
         *("--quantization", "bitsandbytes", "--load-format", "bitsandbytes"),
         *("--max-model-len", "2048", "--host", "127.0.0.1", "--port", str(port)),
     ]
 
 
-def environment(*, plugin: bool) -> dict[str, str]:
-    return os.environ | {
+def environment(*, plugin: bool, extra: Mapping[str, str]) -> dict[str, str]:
+    return {
+        **os.environ,
+        **extra,
         "VLLM_API_KEY": KEY,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -58,12 +62,24 @@ def environment(*, plugin: bool) -> dict[str, str]:
 
 
 @contextmanager
-def serve(base: Path, port: int, log: Path, *, max_loras: int = 4, plugin: bool = True) -> Iterator[Server]:
-    """Start it, wait until it is healthy, hand it over, and end it with everything it started."""
+def serve(
+    base: Path,
+    port: int,
+    log: Path,
+    *,
+    max_loras: int = 4,
+    max_cpu_loras: int = 32,
+    plugin: bool = True,
+    extra: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Server]:
+    """Start it, wait until it is healthy, hand it over, and end it with everything it started.
+
+    `extra` is added to its environment.
+    """
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command(base, port, max_loras),
-            env=environment(plugin=plugin),
+            command(base, port, max_loras, max_cpu_loras),
+            env=environment(plugin=plugin, extra=extra),
             stdout=sink,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -49,7 +49,7 @@ def test_every_slot_is_told(engine: Talk, loud: list[str]) -> None:
     [
         *("/health", "/metrics", "/load", "/ping", "/version", "/docs", "/openapi.json", "/nowhere", "/"),
         *("/v1/models", "/v1/chat/completions", "/v1/load_lora_adapter", "/tokenize", "/invocations"),
-        "/hotswap/v1/plugin",
+        *("/hotswap/v1/plugin", "/hotswap/v1/adapters", "/hotswap/v1/adapters/x@1"),
     ],
 )
 def test_no_route_answers_without_the_key(engine: Talk, method: str, path: str) -> None:

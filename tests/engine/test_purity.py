@@ -95,6 +95,22 @@ def test_concurrent_prompt_logprobs_are_right_and_leave_the_engine_alive(
     assert 200 == engine.client.get("/health").status_code
 
 
+def test_sixteen_concurrent_prompt_logprobs_do_no_harm(engine: Talk, loud: list[str]) -> None:
+    models = [engine.base, *loud[:3]] * 4
+    prompts = [prompt * (1 + number % 3) for number, prompt in enumerate(PROMPTS * 2)]
+    with ThreadPoolExecutor(len(models) + 1) as pool:
+        beside = pool.submit(engine.answer, engine.base, PROMPTS[0], 24)
+        asked = [
+            pool.submit(engine.complete, model, prompt, max_tokens=2, prompt_logprobs=1)
+            for model, prompt in zip(models, prompts, strict=True)
+        ]
+        answers = [each.result() for each in asked]
+        assert beside.result().text
+    assert [200] * 16 == [answer.status_code for answer in answers], answers[0].text
+    assert all(prompt_logprobs(answer.json()["choices"][0]) for answer in answers)
+    assert 200 == engine.client.get("/health").status_code
+
+
 def prompt_logprobs(choice: dict[str, object]) -> list[float]:
     """Of each prompt token but the first."""
     if listed := choice.get("prompt_logprobs"):

@@ -23,7 +23,9 @@ def report(boot_id: str = "boot-1", **changes: Any) -> dict[str, Any]:
         "prompt_logprobs_fixed": True,
         "self_test": {"passed": True, "details": "ok"},
         "loras": {"max_loras": 8, "max_lora_rank": 32, "max_cpu_loras": 64},
-        "resident": [],
+        "max_num_seqs": 256,
+        "admission": {"enabled": True, "apart": False},
+        "routes": ["adapters"],
     } | changes
 
 
@@ -40,6 +42,7 @@ class Stub:
     loaded: dict[str, str] = field(default_factory=dict)
     loads: list[str] = field(default_factory=list)
     unloads: list[str] = field(default_factory=list)
+    pins: list[str] = field(default_factory=list)
     refuse_loads: int = 0
     health: int = 200
     cut: int = 0
@@ -60,6 +63,16 @@ class Stub:
         self.loaded.clear()
         self.plugin = report(boot_id)
 
+    def listing(self) -> dict[str, Any]:
+        assert self.plugin is not None
+        adapters = [
+            {"name": name, "slot": slot, "pinned": False, "rank": 8, "bytes": 1}
+            | {"last_used_s": None, "in_flight": 0}
+            for slot, name in enumerate(self.loaded)
+        ]
+        loras = {"max_loras": 8, "max_cpu_loras": 64}
+        return {"boot_id": self.plugin["boot_id"], "adapters": adapters, "counters": {}} | loras
+
     @asynccontextmanager
     async def listening(self, port: int = 0) -> Any:
         server = await asyncio.start_server(self._serve, "127.0.0.1", port)
@@ -77,7 +90,7 @@ class Stub:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-                path = head[0].split(" ")[1]
+                method, path, _ = head[0].split(" ")
                 headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
                 raw = await reader.readexactly(int(headers.get("content-length", 0)))
                 if self.cut:
@@ -88,7 +101,7 @@ class Stub:
                     self.unauthorized += 1
                     status, answer = 401, {"error": "Unauthorized"}
                 else:
-                    status, answer = await self._answer(path, json.loads(raw) if raw else {})
+                    status, answer = await self._answer(method, path, json.loads(raw) if raw else {})
                 body = json.dumps(answer).encode()
                 writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
                 await writer.drain()
@@ -97,13 +110,27 @@ class Stub:
         finally:
             self._writers.discard(writer)
 
-    async def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    async def _answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         if path == "/health":
             return self.health, {}
         if path == "/v1/models":
             return 200, {"data": [{"id": name} for name in (self.base, *self.loaded)]}
         if path == "/hotswap/v1/plugin" and self.plugin is not None:
             return 200, self.plugin
+        if path == "/hotswap/v1/adapters" and self.plugin is not None:
+            return 200, self.listing()
+        if path.startswith("/hotswap/v1/adapters/"):
+            name = path.rpartition("/")[2]
+            if method == "PUT":
+                put = {"lora_name": name, "lora_path": body.get("path", "fetched")}
+                self.loaded.pop(name, None)  # one that is there already is success
+                status, answer = await self._load(put)
+                return status, {"name": name, "loaded": True, "fetched": False, "ms": 1.0} | (answer or {})
+            if method == "POST":
+                self.pins.append(path.removeprefix("/hotswap/v1/adapters/"))
+                return 200, {}
+            self.unloads.append(name)
+            return (200, {}) if self.loaded.pop(name, None) else (404, {})
         if path == "/v1/load_lora_adapter":
             return await self._load(body)
         if path == "/v1/unload_lora_adapter":
@@ -124,4 +151,4 @@ class Stub:
             message = f"The lora adapter '{name}' has already been loaded. If you want ..."
             return 400, {"error": {"message": message}}
         self.loaded[name] = path
-        return 200, "Success"
+        return 200, {}

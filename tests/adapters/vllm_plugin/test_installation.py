@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import vllm
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from adapters.vllm_plugin import selftest
-from adapters.vllm_plugin.endpoint import agreed, without_report
 from adapters.vllm_plugin.installation import GROUPED, Installation, refuse_lm_head
 from adapters.vllm_plugin.punica import GroupedPunica
 from adapters.vllm_plugin.selftest import check
@@ -93,16 +93,25 @@ def test_on_a_gpu_nothing_is_replaced_and_the_report_says_so():
     assert ("cuda", "stock", True) == (report["device"], report["lora_kernel"], report["self_test"]["passed"])
 
 
-def test_residency_names_the_adapters_in_the_cache_and_their_slots():
-    engine = Installation("cpu")
-    engine._names = {7: "support@aaa", 8: "sales@bbb", 5: "evicted@ccc"}
-    report = engine.report(Worker(Manager([None, 7], [7, 8, 9])))
-    assert [
-        {"name": "support@aaa", "slot": 1},
-        {"name": "sales@bbb", "slot": None},
-        {"name": "#9", "slot": None},
-    ] == report["resident"]
-    assert {7, 8} == set(engine._names)
+def test_the_stock_kernel_can_be_asked_for(monkeypatch):
+    monkeypatch.setenv("HOTSWAP_KERNEL", "stock")
+    engine, cpu = Installation("cpu"), platform()
+    engine.replace_kernel(cpu)
+    assert cpu.get_punica_wrapper() == STOCK
+    assert "HOTSWAP_KERNEL=stock" in engine.self_test.details
+    assert False is engine.report(Worker(None))["prompt_logprobs_fixed"]
+
+
+def test_the_report_has_what_the_worker_holds_and_what_it_took():
+    report = Installation("cpu").report(Worker(Manager([None, 7], [7, 8])))
+    assert [("#7", 1), ("#8", None)] == [(each["name"], each["slot"]) for each in report["adapters"]]
+    assert {"disk_loads": 0, "activations": 0, "evictions": 0} == report["counters"]
+
+
+def test_a_worker_without_lora_holds_nothing():
+    engine, worker = Installation("cpu"), Worker(None)
+    assert [] == engine.report(worker)["adapters"]
+    assert (0, "gone") == (engine.remove(worker, "a"), engine.pin(worker, "a", True))
 
 
 def test_an_adapter_for_the_output_layer_is_refused():
@@ -110,25 +119,22 @@ def test_an_adapter_for_the_output_layer_is_refused():
         refuse_lm_head("big", {"model.layers.0.self_attn.q_proj", "lm_head"})
 
 
-def test_the_answer_is_that_of_the_worker_that_failed():
-    good = {"lora_kernel": "hotswap", "self_test": {"passed": True}}
-    bad = without_report("x")
-    assert agreed([good, bad]) is bad
-
-
-def test_importing_the_plugin_imports_neither_torch_nor_vllm():
-    code = "import adapters.vllm_plugin, sys; print({'torch', 'vllm', 'fastapi'} & set(sys.modules))"
+def test_what_the_fake_engine_shares_imports_neither_torch_nor_vllm():
+    heavy = "{'torch', 'vllm', 'fastapi', 'prometheus_client'}"
+    parts = "adapters.vllm_plugin.door, adapters.vllm_plugin.routes, adapters.vllm_plugin.gauges"
+    code = f"import adapters.vllm_plugin, {parts}, sys; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
 
 class Manager:
-    """The two parts of vLLM's LoRA manager that the report reads."""
+    """The parts of vLLM's LoRA manager that the report reads."""
 
     def __init__(self, slots: list[int | None], held: list[int]) -> None:
         self._adapter_manager = self
         self.lora_index_to_id = slots
         self._held = held
+        self._registered_adapters = SimpleNamespace(pinned_items=set())
 
     def list_adapters(self) -> dict[int, None]:
         return dict.fromkeys(self._held)
