@@ -22,6 +22,7 @@ import uvicorn
 
 from gateway.api.connection import ClientConnection
 from gateway.app import ALONE, Place, Say, build
+from gateway.memory import keep_steady
 from gateway.settings import Settings, SettingsError
 from gateway.supervise import Lock, sweep
 from gateway.workers import supervise
@@ -58,6 +59,9 @@ def serve(settings: Settings, say: Say) -> None:
 
 def run(settings: Settings, listener: socket.socket, say: Say, place: Place = ALONE) -> None:
     """Listens and serves until SIGTERM or SIGINT. Raises whatever kept the app from starting."""
+    keep_steady()
+    port = listener.getsockname()[1]  # which may have been picked
+    settings = settings.model_copy(update={"server": settings.server.model_copy(update={"port": port})})
     app = build(settings, say, place)
     config = uvicorn.Config(
         app,

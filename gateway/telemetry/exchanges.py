@@ -17,6 +17,11 @@ FIRST_BYTE_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75
 """Buckets of OpenTelemetry's GenAI conventions, seconds."""
 
 IN_FLIGHT, PIECES, BYTES, LOADS, LOAD_S = "in_flight", "pieces", "bytes", "loads", "load_s"
+EVENTS = (
+    *("loaded", "evicted", "removed", "pinned", "unpinned", "ejected", "recovered", "degraded"),
+    *("draining", "drained", "joined", "left", "spread", "shrunk", "not_now"),
+)
+"""Kinds of events in the fleet (`gateway.fleet.events`; a test compares)."""
 HISTOGRAMS = {"duration": DURATION_S, "first_byte": FIRST_BYTE_S}
 
 
@@ -50,6 +55,8 @@ def _names() -> Iterator[str]:
     for outcome in OUTCOMES:
         for status in STATUSES:
             yield f"exchanges {outcome} {status}"
+    for kind in EVENTS:
+        yield f"fleet {kind}"
     for histogram, bounds in HISTOGRAMS.items():
         yield f"{histogram} sum"
         for bound in (*bounds, float("inf")):
@@ -62,6 +69,7 @@ _IN_FLIGHT, _PIECES, _BYTES, _LOADS, _LOAD_S = (
     _AT[name] for name in (IN_FLIGHT, PIECES, BYTES, LOADS, LOAD_S)
 )
 _ENDS = {outcome: _AT[f"exchanges {outcome} none"] for outcome in OUTCOMES}
+_EVENTS = {kind: _AT[f"fleet {kind}"] for kind in EVENTS}
 _DURATION, _FIRST_BYTE = _AT["duration sum"], _AT["first_byte sum"]
 
 
@@ -71,6 +79,10 @@ class Exchanges:
     def __init__(self, file: Path | None = None) -> None:
         self.tally = Tally(NAMES, file)
         self.tally.values[_IN_FLIGHT] = 0.0  # those of an earlier process are not in flight any more
+
+    def fleet_event(self, kind: str) -> None:
+        """One more of this kind."""
+        self.tally.values[_EVENTS[kind]] += 1
 
     def began(self) -> None:
         self.tally.values[_IN_FLIGHT] += 1

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gateway.telemetry.exchanges import (
     BYTES,
+    EVENTS,
     HISTOGRAMS,
     IN_FLIGHT,
     LOAD_S,
@@ -61,6 +62,10 @@ def _lines(total: Mapping[str, float]) -> Iterator[str]:
     for name, kind, says, key in _PLAIN:
         yield from _about(name, kind, says)
         yield f"{name} {total[key]!r}"
+    name = "hotswap_fleet_events_total"
+    yield from _about(name, "counter", "What happened to engines and adapters, as each gateway saw it.")
+    for kind in EVENTS:
+        yield f'{name}{{kind="{kind}"}} {total[f"fleet {kind}"]!r}'
     for name, says, key in _HISTOGRAMS:
         yield from _about(name, "histogram", says)
         count = 0.0
@@ -69,9 +74,13 @@ def _lines(total: Mapping[str, float]) -> Iterator[str]:
             yield f'{name}_bucket{{le="{"+Inf" if bound == float("inf") else f"{bound:g}"}"}} {count!r}'
         yield f"{name}_sum {total[f'{key} sum']!r}"
         yield f"{name}_count {count!r}"
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    page = os.sysconf("SC_PAGE_SIZE")
+    resident, shared = (int(pages) * page for pages in Path("/proc/self/statm").read_text().split()[1:3])
     yield from _about("process_resident_memory_bytes", "gauge", "Of the process that answers this.")
     yield f"process_resident_memory_bytes {resident}"
+    name = "hotswap_process_private_memory_bytes"
+    yield from _about(name, "gauge", "Resident, without pages of files, which the kernel takes back at will.")
+    yield f"{name} {resident - shared}"
     yield from _about("process_cpu_seconds_total", "counter", "Of the process that answers this.")
     yield f"process_cpu_seconds_total {time.process_time()!r}"
 

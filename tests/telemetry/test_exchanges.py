@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.fleet.events import Kind
 from gateway.telemetry import Exchanges, exposition
+from gateway.telemetry.exchanges import EVENTS
 
 
 @dataclass
@@ -108,3 +110,16 @@ def test_workers_are_added_up_and_a_restarted_one_goes_on_counting(tmp_path: Pat
 def test_a_tally_of_another_layout_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "old.tally").write_bytes(b"\0" * 16)
     assert 0 == shown(Exchanges(tmp_path / "1.tally"))[("hotswap_answer_pieces_total",)]
+
+
+def test_events_of_the_fleet_are_counted_by_kind() -> None:
+    exchanges = Exchanges()
+    for kind in ("loaded", "loaded", "ejected"):
+        exchanges.fleet_event(kind)
+    figures = shown(exchanges)
+    assert 2 == figures["hotswap_fleet_events_total", "loaded"]
+    assert 1 == figures["hotswap_fleet_events_total", "ejected"]
+
+
+def test_every_kind_of_event_has_a_counter() -> None:
+    assert list(Kind) == list(EVENTS)
