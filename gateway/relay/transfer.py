@@ -12,6 +12,11 @@ from typing import Protocol
 
 from gateway.relay.upstream import Connection, Head, Upstream, UpstreamFailed
 
+NOT_NOW = b"x-hotswap-not-now"
+
+EXPECTED = (b"application/json", b"text/event-stream")
+"""What engines answer with, where they say; anything else is no answer to a request of ours."""
+
 MAX_ERROR_BYTES = 64 * 1024
 """An engine's error answer is read up to here; more of it would help nobody."""
 
@@ -64,13 +69,17 @@ class UpstreamRequest:
 
 
 class EngineAnswered(Exception):
-    """The engine answered with a status other than 2xx. Nothing was sent to the client yet."""
+    """The engine answered with a status other than 2xx. Nothing was sent to the client yet.
 
-    def __init__(self, status: int, body: bytes, retry_after: bytes | None) -> None:
+    `not_now`: our plugin there did not let it in, because others' adapters fill the engine's slots.
+    """
+
+    def __init__(self, status: int, body: bytes, retry_after: bytes | None, *, not_now: bool = False) -> None:
         super().__init__(f"the engine answered {status}")
         self.status = status
         self.body = body
         self.retry_after = retry_after
+        self.not_now = not_now
 
 
 class Transfer:
@@ -96,6 +105,7 @@ class Transfer:
         "_upstream",
         "failure",
         "outcome",
+        "pieces",
     )
 
     def __init__(
@@ -117,6 +127,7 @@ class Transfer:
         self._started = False
         self._streaming = False
         self._before = self._last = b""
+        self.pieces = 0
         self.outcome: Outcome | None = None
         self.failure: UpstreamFailed | EngineAnswered | None = None
 
@@ -147,6 +158,23 @@ class Transfer:
         """Closes the engine's connection now: it stops working on what nobody waits for."""
         self._finish(Outcome.CLIENT_LEFT)
 
+    @property
+    def waits_for_client(self) -> bool:
+        """The client reads slower than the engine writes."""
+        return self._connection is not None and self._connection.paused
+
+    @property
+    def begun(self) -> bool:
+        """The engine has begun an answer: its head is there, or more."""
+        return self._started or self._head is not None
+
+    def give_up(self, message: str) -> None:
+        """The engine was silent for too long."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+        self.on_failure(UpstreamFailed(message))
+
     def pause(self) -> None:
         """The client reads slower than the engine writes: hold the engine back."""
         if self._connection is not None:
@@ -164,6 +192,13 @@ class Transfer:
 
     def on_head(self, head: Head) -> None:
         if 200 <= head.status < 300:
+            kind = head.get(b"content-type")
+            if kind is not None and not kind.startswith(EXPECTED) and self._connection is not None:
+                self._connection.abort()
+                self.on_failure(
+                    UpstreamFailed(f"the engine answered with {kind[:100]!r}, which is no answer")
+                )
+                return
             self._head = head
         else:
             self._error = (head, bytearray())
@@ -192,6 +227,7 @@ class Transfer:
         self._client.start(head.status, b"".join(lines), length_known=length_known, streaming=streaming)
 
     def on_piece(self, piece: bytes) -> None:
+        self.pieces += 1
         if self._error is None:
             if self._head is not None:
                 self._start(self._head)
@@ -233,7 +269,8 @@ class Transfer:
             self._finish(Outcome.ENGINE_LOST)
 
     def _answered(self, head: Head, body: bytes) -> None:
-        self._fail(EngineAnswered(head.status, body, head.get(b"retry-after")))
+        not_now = head.get(NOT_NOW) is not None
+        self._fail(EngineAnswered(head.status, body, head.get(b"retry-after"), not_now=not_now))
 
     def _fail(self, failure: UpstreamFailed | EngineAnswered) -> None:
         if self.outcome is None and self.failure is None:

@@ -23,11 +23,13 @@ class UpstreamFailed(Exception):
     """The engine could not be reached, or its connection ended before its answer did.
 
     `stale`: it was a kept-alive connection that the engine had closed before it read this request.
+    `fatal`: it refused or reset the connection, as only a process does that is not there (any more).
     """
 
-    def __init__(self, message: str, *, stale: bool = False) -> None:
+    def __init__(self, message: str, *, stale: bool = False, fatal: bool = False) -> None:
         super().__init__(message)
         self.stale = stale
+        self.fatal = fatal
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +117,13 @@ class Connection(asyncio.Protocol):
             self.closed = True
             self._transport.abort()
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str, *, fatal: bool = False) -> None:
         """Closes at once, and tells the receiver why."""
         receiver = self._receiver
         stale = self.reused and not self._heard and not self._pool.closing
         self.abort()
         if receiver is not None:
-            receiver.on_failure(UpstreamFailed(message, stale=stale))
+            receiver.on_failure(UpstreamFailed(message, stale=stale, fatal=fatal))
 
     def pause(self) -> None:
         """The receiver has enough for now: the engine is held back by TCP."""
@@ -133,6 +135,11 @@ class Connection(asyncio.Protocol):
         if self._paused and not self.closed and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is we who hold the answer back."""
+        return self._paused
 
     # asyncio.Protocol.
 
@@ -171,7 +178,8 @@ class Connection(asyncio.Protocol):
         if error is None and self._head is not None and self._ends_with_connection:
             self._end()
         else:
-            self.fail(f"the engine closed the connection early ({error or 'end of stream'})")
+            reason = f"the engine closed the connection early ({error or 'end of stream'})"
+            self.fail(reason, fatal=not self._heard)
 
     def _end(self) -> None:
         """The answer is whole. Back to the pool first: the receiver may want to send again at once."""
@@ -261,7 +269,7 @@ class Upstream:
             raise UpstreamFailed(message) from error
         except OSError as error:
             message = f"no connection to the engine at {host}:{port}: {error.strerror or error}"
-            raise UpstreamFailed(message) from error
+            raise UpstreamFailed(message, fatal=True) from error
         self._open.add(connection)
         return connection
 

@@ -7,58 +7,13 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.relay import EngineAnswered, Outbox, Outcome, Upstream, UpstreamFailed
-from gateway.relay.upstream import Head
 from tests.relay.conftest import Relay
-from tests.relay.serving import EVENT_STREAM, Talk, chunked, read_request, serving_plane, talking, until
-
-WHOLE = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{"ok":true}'
-
-
-@contextlib.asynccontextmanager
-async def relaying(talk: Talk) -> AsyncIterator[tuple[Relay, int]]:
-    """A relay in front of a raw engine, and the relay's port."""
-    async with talking(talk) as engine:
-        relay = Relay(engine)
-        async with serving_plane(relay) as port:
-            yield relay, port
-        await relay.upstream.close()
-
-
-class Heard:
-    """A receiver that remembers only failures."""
-
-    def __init__(self) -> None:
-        self.failures: list[str] = []
-        self.stale: list[bool] = []
-
-    def on_head(self, head: Head) -> None: ...
-    def on_piece(self, piece: bytes) -> None: ...
-    def flush(self) -> None: ...
-    def on_end(self) -> None: ...
-
-    def on_failure(self, failure: UpstreamFailed) -> None:
-        self.failures.append(str(failure))
-        self.stale.append(failure.stale)
-
-
-async def ask(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A client's connection, with a request sent."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST /v1/x HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
-    return reader, writer
-
-
-async def whole_answer(port: int) -> tuple[bytes, bytes]:
-    """Head and raw body of the answer, read until the connection ends."""
-    reader, writer = await ask(port)
-    head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
-    writer.close()
-    return head, body
+from tests.relay.raw import WHOLE, ask, relaying, whole_answer
+from tests.relay.serving import EVENT_STREAM, chunked, read_request, serving_plane, until
 
 
 def headers(head: bytes) -> dict[str, str]:
@@ -171,7 +126,7 @@ async def test_an_answer_that_trickles_in_arrives_whole(size: int) -> None:
 async def test_an_answer_that_ends_with_its_connection_is_complete() -> None:
     async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nto the end")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\nto the end")
 
     async with relaying(engine) as (relay, port):
         _, body = await whole_answer(port)
@@ -190,40 +145,6 @@ async def test_a_100_continue_of_the_engine_is_not_the_answer() -> None:
     async with relaying(engine) as (_, port):
         head, _ = await whole_answer(port)
     assert head.startswith(b"HTTP/1.1 200 OK")
-
-
-async def test_one_connection_serves_requests_that_follow_each_other() -> None:
-    connections = 0
-
-    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        while True:
-            await read_request(reader)
-            writer.write(WHOLE)
-
-    async with relaying(engine) as (_, port):
-        for _ in range(5):
-            await whole_answer(port)
-    assert 1 == connections
-
-
-async def test_a_kept_alive_connection_that_the_engine_drops_on_use_is_replaced_silently() -> None:
-    connections = 0
-
-    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        await read_request(reader)
-        writer.write(WHOLE)
-        await read_request(reader)  # reads the second request, then closes without a word
-
-    async with relaying(engine) as (relay, port):
-        await whole_answer(port)
-        head, _ = await whole_answer(port)
-        assert [Outcome.COMPLETE, Outcome.COMPLETE] == relay.ended
-    assert head.startswith(b"HTTP/1.1 200 OK")
-    assert 2 == connections
 
 
 async def test_a_fresh_connection_that_is_dropped_is_a_failure_and_nothing_is_sent() -> None:
@@ -310,42 +231,6 @@ async def test_an_engine_that_switches_protocols_is_a_failure() -> None:
     async with relaying(engine) as (relay, port):
         await whole_answer(port)
     assert isinstance(relay.ended[0], UpstreamFailed)
-
-
-async def test_a_pool_that_is_closing_opens_nothing_new() -> None:
-    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-
-    async with talking(engine) as port:
-        upstream = Upstream(Outbox())
-        connection = await upstream.connect(("127.0.0.1", port))
-        connection.reused = True  # it would count as stale, and so be sent again
-        heard = Heard()
-        connection.begin(b"GET / HTTP/1.1\r\n\r\n", heard)
-        await upstream.close()
-        assert [False] == heard.stale
-        with pytest.raises(UpstreamFailed, match="stopping"):
-            await upstream.connect(("127.0.0.1", port))
-
-
-async def test_a_connection_whose_request_the_engine_has_not_read_is_not_used_again() -> None:
-    connections = 0
-
-    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(WHOLE)  # and reads no more
-        await asyncio.Event().wait()
-
-    async with relaying(engine) as (_, port):
-        for _ in range(2):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            body = b" " * 32 * 2**20
-            writer.write(b"POST /v1/x HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-            await asyncio.wait_for(reader.readuntil(b"ok"), 10)
-            writer.close()
-    assert 2 == connections
 
 
 async def test_an_engine_that_is_not_there_is_a_failure_and_nothing_is_sent() -> None:
@@ -497,35 +382,3 @@ async def test_a_slow_client_stops_the_engine_and_memory_stays_bounded() -> None
         while received < held:  # and it goes on when the client reads again
             received += len(await asyncio.wait_for(loop.sock_recv(client, 2**20), 5))
         client.close()
-
-
-async def test_closing_the_pool_closes_connections_in_use_too() -> None:
-    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-
-    async with talking(engine) as port:
-        upstream = Upstream(Outbox())
-        connection = await upstream.connect(("127.0.0.1", port))
-        heard = Heard()
-        connection.begin(b"GET / HTTP/1.1\r\n\r\n", heard)
-        await upstream.close()
-        assert 0 == upstream.connections
-        assert ["the gateway is stopping"] == heard.failures
-
-
-async def test_an_idle_connection_that_is_too_old_is_not_used_again() -> None:
-    connections = 0
-
-    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        while True:
-            await read_request(reader)
-            writer.write(WHOLE)
-
-    async with relaying(engine) as (relay, port):
-        relay.upstream = Upstream(Outbox(), idle_s=0.0)
-        await whole_answer(port)
-        await whole_answer(port)
-        await relay.upstream.close()
-    assert 2 == connections
