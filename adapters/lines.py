@@ -23,6 +23,23 @@ EVERY = (
     .order_by(tables.adapters.c.name, _V.number.desc())
 )
 LIVE = EVERY.where(_V.state != State.DELETED)
+LIVING = LIVE.with_only_columns(
+    tables.adapters.c.name.label("adapter"),
+    *(
+        column
+        for column in tables.versions.c
+        if column.name not in ("id", "adapter_id", "inspection", "has_files")
+    ),
+)
+"""What a `Version` needs and no more: for many of them it matters."""
+TOTALS = (
+    sa.select(
+        _V.adapter_id, sa.func.count().label("versions"), sa.func.sum(_V.size_bytes).label("size_bytes")
+    )
+    .where(_V.state != State.DELETED)
+    .group_by(_V.adapter_id)
+)
+"""How many living versions each adapter has, and their bytes."""
 
 
 def version(line: sa.Row[Any]) -> Version:
@@ -105,12 +122,59 @@ async def stable_id(connection: AsyncConnection, route: str) -> int | None:
 
 async def rollback_id(connection: AsyncConnection, route: str) -> int | None:
     """The version that a rollback of the route would go to."""
+    return (await _rollback_ids(connection, sa.literal(route))).get(route)
+
+
+async def rollback_ids(connection: AsyncConnection) -> dict[str, int]:
+    """The same for every route that has such a version: who was never promoted to twice has none."""
     table = tables.route_history.c
-    events = sa.select(table.action, table.version_id).where(table.route == route).order_by(table.id)
-    live = sa.select(_V.id).where(_V.state != State.DELETED)
-    return rollback_target(
-        [(action, found) for action, found in await connection.execute(events)],
-        set((await connection.scalars(live)).all()),
+    moved = sa.select(table.route).where(table.action == "promote").group_by(table.route)
+    return await _rollback_ids(connection, moved.having(sa.func.count() > 1))
+
+
+async def _rollback_ids(
+    connection: AsyncConnection, routes: sa.Select[tuple[str]] | sa.BindParameter[str]
+) -> dict[str, int]:
+    table = tables.route_history.c
+    query = (
+        sa.select(table.route, table.action, table.version_id, _V.state)
+        .outerjoin(tables.versions)
+        .where(table.route.in_(routes) if isinstance(routes, sa.Select) else table.route == routes)
+        .order_by(table.id)
+    )
+    events: dict[str, list[tuple[str, int | None]]] = {}
+    live: set[int] = set()
+    for line in await connection.execute(query):
+        events.setdefault(line.route, []).append((line.action, line.version_id))
+        if line.version_id is not None and line.state != State.DELETED:
+            live.add(line.version_id)
+    targets = {route: rollback_target(mine, live) for route, mine in events.items()}
+    return {route: target for route, target in targets.items() if target is not None}
+
+
+async def changed(connection: AsyncConnection, since: int) -> tuple[int, list[str]]:
+    """The last line of history, and the adapters that lines after `since` are about."""
+    table = tables.route_history.c
+    last = sa.select(sa.func.max(table.id)).scalar_subquery()
+    names = sa.select(table.route).where(table.id > since).distinct().scalar_subquery()
+    line = (await connection.execute(sa.select(last, sa.func.array(names)))).one()
+    return line[0] or 0, list(line[1])
+
+
+def surplus(keep: int) -> sa.Select[tuple[int, str]]:
+    """Living versions that are neither stable nor among the `keep` newest of their adapter: id and name."""
+    place = sa.func.row_number().over(partition_by=_V.adapter_id, order_by=_V.number.desc()).label("place")
+    ranked = (
+        sa.select(_V.id, _V.adapter_id, _V.number, _V.state, place)
+        .where(_V.state != State.DELETED)
+        .subquery()
+    )
+    adapter = tables.adapters.c
+    return (
+        sa.select(ranked.c.id, adapter.name)
+        .join(tables.adapters, adapter.id == ranked.c.adapter_id)
+        .where(ranked.c.place > keep, ranked.c.state != State.STABLE)
+        .order_by(adapter.name, ranked.c.number.desc())
     )
 
 

@@ -1,7 +1,7 @@
 """Names and versions: what is registered, which version of each route is stable, what may be deleted.
 
 Every change is one transaction under one advisory lock (registrations are rare, reasoning is dear), and ends
-with `NOTIFY hotswap_registry`, so that every gateway replica takes a new `snapshot`.
+with `NOTIFY hotswap_registry`, so that every gateway replica reads what has changed (`changes`).
 
 Files and rows never contradict each other: files are published before the row that needs them is committed,
 and deleted only when no row needs them, both under the lock. A crash in between can leave files without a
@@ -14,7 +14,7 @@ import asyncio
 import dataclasses
 import functools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +40,15 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All that can be asked for: stable versions by route, all by `name@sha12` and by (adapter, number)."""
+class Changes:
+    """Every adapter that was changed since a moment, with all its living versions; none when it is gone.
 
-    routes: Mapping[str, Version]
-    versions: Mapping[str, Version]
-    numbers: Mapping[tuple[str, int], Version]
+    `at` is the moment that this shows at least, to ask with next time. `whole`: there are no other adapters.
+    """
+
+    at: int
+    whole: bool
+    adapters: Mapping[str, Sequence[Version]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,21 +170,21 @@ class Registry:
     async def adapters(self) -> list[Adapter]:
         """Every adapter that has versions, by name."""
         async with self._engine.connect() as connection:
-            rows = (await connection.execute(lines.LIVE)).all()
-            found = []
-            for name in sorted({row.adapter for row in rows}):
-                mine = [row for row in rows if row.adapter == name]
-                target = await lines.rollback_id(connection, name)
-                found.append(
-                    Adapter(
-                        name=name,
-                        stable=next(lines.version(row) for row in mine if row.state == State.STABLE),
-                        rollback_to=next((lines.version(row) for row in mine if row.id == target), None),
-                        versions=len(mine),
-                        size_bytes=sum(row.size_bytes for row in mine),
-                    )
-                )
-            return found
+            stable = (await connection.execute(lines.LIVE.where(_V.state == State.STABLE))).all()
+            totals = {line.adapter_id: line for line in await connection.execute(lines.TOTALS)}
+            back = await lines.rollback_ids(connection)
+            earlier = await connection.execute(lines.LIVE.where(_V.id.in_(back.values())))
+            targets = {row.adapter: lines.version(row) for row in earlier}
+        return [
+            Adapter(
+                name=row.adapter,
+                stable=lines.version(row),
+                rollback_to=targets.get(row.adapter),
+                versions=totals[row.adapter_id].versions,
+                size_bytes=int(totals[row.adapter_id].size_bytes),
+            )
+            for row in stable
+        ]
 
     async def versions(self, name: str, *, deleted: bool = False) -> list[Version]:
         """The versions of an adapter, newest first. Raises `Unknown`."""
@@ -265,14 +268,12 @@ class Registry:
         that no row knows (a crash fell between file and row) are swept.
         """
         async with self._change() as connection:
-            rows = (await connection.execute(lines.LIVE)).all()
-            for name in {row.adapter for row in rows}:
-                mine = [row for row in rows if row.adapter == name]
-                kept = {await lines.rollback_id(connection, name)}
-                for row in mine[self._keep_versions :]:
-                    if row.state != State.STABLE and row.id not in kept:
-                        await lines.record(connection, name, "collect", row.id, "")
-                        await lines.delete(connection, _V.id == row.id)
+            surplus = (await connection.execute(lines.surplus(self._keep_versions))).all()
+            kept = {name: await lines.rollback_id(connection, name) for name in {row.name for row in surplus}}
+            for row in surplus:
+                if row.id != kept[row.name]:
+                    await lines.record(connection, row.name, "collect", row.id, "")
+                    await lines.delete(connection, _V.id == row.id)
             await self._sweep(connection)
             doomed = await connection.execute(lines.EVERY.where(_V.state == State.DELETED, _V.has_files))
             return [lines.version(row) for row in doomed]
@@ -280,6 +281,10 @@ class Registry:
     async def _sweep(self, connection: AsyncConnection) -> None:
         if await connection.scalar(sa.select(_V.id).limit(1)) is None:
             return  # a database that never saw a version is the wrong one for a store full of them
+        with_files = sa.select(_V.digest).where(_V.has_files).distinct().subquery()
+        count = await connection.scalar(sa.select(sa.func.count()).select_from(with_files))
+        if await _to_the_end(self._store.count) <= (count or 0):
+            return  # every row has its files, so these are all
         known = set((await connection.scalars(sa.select(_V.digest).where(_V.has_files))).all())
         for digest in await _to_the_end(self._store.digests):
             if digest not in known:
@@ -332,22 +337,31 @@ class Registry:
     def _config(self, row: sa.Row[Any]) -> dict[str, Any]:
         return read_object((self._store.path(row.digest) / CONFIG).read_bytes(), CONFIG, code="bad_config")
 
-    async def snapshot(self) -> Snapshot:
-        """What can be asked for now, read in one statement."""
+    async def changes(self, since: int = 0) -> Changes:
+        """What can be asked for now, of the adapters that were changed after `since` (a `Changes.at`).
+
+        All of them for 0, and when the database is an older one than `since` is from. A moment is a line of
+        history: every change writes one, under the lock that makes their order that of the commits. It is
+        read before the versions, so what changes between the two is told again next time.
+        """
         async with self._engine.connect() as connection:
-            versions = [lines.version(row) for row in await connection.execute(lines.LIVE)]
-        return Snapshot(
-            routes={version.adapter: version for version in versions if version.state is State.STABLE},
-            versions={version.name: version for version in versions},
-            numbers={(version.adapter, version.number): version for version in versions},
-        )
+            at, names = await lines.changed(connection, since)
+            whole = since == 0 or at < since
+            living = lines.LIVING if whole else lines.LIVING.where(tables.adapters.c.name.in_(names))
+            found: dict[str, list[Version]] = {} if whole else {name: [] for name in names}
+            if whole or names:
+                for row in await connection.execute(living):
+                    found.setdefault(row.adapter, []).append(lines.version(row))
+        return Changes(at, whole, found)
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[AsyncConnection]:
         async with self._engine.begin() as connection:
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
             yield connection
-            await connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
+            # Only a transaction that wrote something has an id.
+            wrote = sa.func.pg_current_xact_id_if_assigned().is_not(None)
+            await connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")).where(wrote))
 
 
 def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -143,6 +143,10 @@ class Store:
         """Every digest whose files are there."""
         return sorted(path.name for path in self._files.iterdir())
 
+    def count(self) -> int:
+        """How many digests' files are there."""
+        return len(os.listdir(self._files))
+
     def delete(self, digest: str) -> None:
         """Remove the files of a digest; nothing happens when they are gone already."""
         with self.staging() as bin_:

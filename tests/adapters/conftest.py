@@ -15,7 +15,7 @@ from adapters import preflight
 from adapters.preflight import Inspection, Limits
 from adapters.registry import Registry
 from adapters.store import Store
-from adapters.version import Version
+from adapters.version import State, Version
 from gateway.db import Database
 from tests.conftest import TINY
 from tests.peft_folder import random_adapter
@@ -73,6 +73,12 @@ class Shelf:
             random_adapter(staged, TINY, seed, **config)
             found: Inspection = preflight.check(staged, TINY, LIMITS, None)
             return await registry.add(name, staged, manifest or {}, found, by=by)
+
+    async def stable(self, route: str) -> Version:
+        """What a gateway would learn that the route serves."""
+        versions = (await self.registry.changes()).adapters[route]
+        (found,) = (version for version in versions if version.state is State.STABLE)
+        return found
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def _table(difference: Any) -> str:
 async def test_the_first_version_is_stable_at_once_and_the_second_waits(shelf: Shelf) -> None:
     first, second = await shelf.add("support", 1), await shelf.add("support", 2)
     assert (State.STABLE, State.REGISTERED) == (first.state, second.state)
-    assert first == (await shelf.registry.snapshot()).routes["support"]
+    assert first == await shelf.stable("support")
 
 
 async def test_a_version_knows_what_it_is(shelf: Shelf) -> None:
@@ -141,7 +141,7 @@ async def test_a_promotion_moves_the_route_and_retires_the_old_version(shelf: Sh
     await shelf.add("support", 2)
     assert (2, State.STABLE) == ((v := await shelf.registry.promote("support@v2")).number, v.state)
     assert [State.STABLE, State.RETIRED] == [v.state for v in await shelf.registry.versions("support")]
-    assert 2 == (await shelf.registry.snapshot()).routes["support"].number
+    assert 2 == (await shelf.stable("support")).number
 
 
 async def test_a_promotion_must_name_a_version(shelf: Shelf) -> None:
@@ -188,7 +188,7 @@ async def test_a_removed_version_is_gone_and_its_files_wait(shelf: Shelf) -> Non
     await shelf.add("support", 1)
     second = await shelf.add("support", 2)
     assert [second.name] == [version.name for version in await shelf.registry.remove(second.name)]
-    assert second.name not in (await shelf.registry.snapshot()).versions
+    assert second not in (await shelf.registry.changes()).adapters["support"]
     assert shelf.store.has(second.digest)
     with pytest.raises(Unknown):
         await shelf.registry.show(second.name)
@@ -198,7 +198,7 @@ async def test_a_removed_adapter_is_gone_with_all_its_versions(shelf: Shelf) -> 
     await shelf.add("support", 1)
     await shelf.add("support", 2)
     assert [2, 1] == numbers(await shelf.registry.remove("support"))
-    assert {} == (await shelf.registry.snapshot()).routes
+    assert {} == (await shelf.registry.changes()).adapters
     assert [] == await shelf.registry.adapters()
     with pytest.raises(Unknown):
         await shelf.registry.versions("support")
@@ -316,8 +316,8 @@ async def test_a_registration_cancelled_at_any_moment_leaves_rows_and_files_in_s
         with contextlib.suppress(asyncio.CancelledError):
             await task
     await shelf.registry.collect()
-    snapshot = await shelf.registry.snapshot()
-    assert {version.digest for version in snapshot.versions.values()} == set(shelf.store.digests())
+    living = (await shelf.registry.changes()).adapters.values()
+    assert {version.digest for versions in living for version in versions} == set(shelf.store.digests())
     assert [".lock"] == [path.name for path in shelf.store._staging.iterdir()]
 
 
@@ -446,14 +446,79 @@ async def test_a_diff_names_what_changed_and_nothing_else(shelf: Shelf) -> None:
     } == await shelf.registry.diff("support@v1", "support@v2")
 
 
-async def test_a_snapshot_finds_every_living_version_by_each_of_its_names(shelf: Shelf) -> None:
+async def test_the_first_look_at_changes_shows_every_living_version(shelf: Shelf) -> None:
     first, second = await shelf.add("support", 1), await shelf.add("support", 2)
     await shelf.add("support", 3)
+    other = await shelf.add("other", 1)
     await shelf.registry.remove("support@v3")
-    snapshot = await shelf.registry.snapshot()
-    assert {"support": first} == snapshot.routes
-    assert {first.name: first, second.name: second} == snapshot.versions
-    assert {("support", 1): first, ("support", 2): second} == snapshot.numbers
+    changes = await shelf.registry.changes()
+    assert changes.whole
+    assert {"other": [other], "support": [second, first]} == changes.adapters
+
+
+@pytest.mark.parametrize("change", ["add", "promote", "rollback", "remove", "remove all", "collect"])
+async def test_changes_since_a_moment_show_the_changed_adapter_whole_and_no_other(
+    shelf: Shelf, change: str
+) -> None:
+    for seed in (1, 2, 3):
+        await shelf.add("support", seed)
+    await shelf.add("other", 1)
+    await shelf.registry.promote("support@v3")
+    before = await shelf.registry.changes()
+    match change:
+        case "add":
+            await shelf.add("support", 4)
+        case "promote":
+            await shelf.registry.promote("support@v2")
+        case "rollback":
+            await shelf.registry.rollback("support")
+        case "remove":
+            await shelf.registry.remove("support@v2")
+        case "remove all":
+            await shelf.registry.remove("support")
+        case "collect":
+            await shelf.another(keep_versions=1).collect()
+    now = await shelf.registry.changes()
+    changes = await shelf.registry.changes(before.at)
+    assert (False, now.at) == (changes.whole, changes.at)
+    assert {"support": now.adapters.get("support", [])} == changes.adapters
+    assert now.adapters != before.adapters
+
+
+async def test_nothing_has_changed_since_the_last_look(shelf: Shelf) -> None:
+    await shelf.add("support", 1)
+    before = await shelf.registry.changes()
+    await shelf.add("support", 1)  # the same again
+    await shelf.registry.collect()
+    again = await shelf.registry.changes(before.at)
+    assert ({}, False, before.at) == (again.adapters, again.whole, again.at)
+
+
+async def test_an_older_database_than_the_moment_is_from_is_read_whole(shelf: Shelf) -> None:
+    version = await shelf.add("support", 1)
+    changes = await shelf.registry.changes((await shelf.registry.changes()).at + 1)
+    assert (True, {"support": [version]}) == (changes.whole, changes.adapters)
+
+
+async def test_a_rollback_target_is_listed_for_the_routes_that_have_one(shelf: Shelf) -> None:
+    for name in ("moved", "back", "still"):
+        await shelf.add(name, 1)
+        await shelf.add(name, 2)
+    await shelf.registry.promote("moved@v2")
+    await shelf.registry.promote("back@v2")
+    await shelf.registry.rollback("back")
+    found = {adapter.name: adapter.rollback_to for adapter in await shelf.registry.adapters()}
+    assert {"back": None, "moved": 1, "still": None} == {name: v and v.number for name, v in found.items()}
+
+
+async def test_a_change_that_changes_nothing_is_not_announced(shelf: Shelf, postgres_url: str) -> None:
+    await shelf.add("support", 1)
+    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
+        await connection.execute("LISTEN hotswap_registry")
+        assert [] == await shelf.registry.collect()
+        await shelf.registry.promote("support@v1")
+        await connection.execute("NOTIFY hotswap_registry, 'mark'")
+        assert ["mark"] == [note.payload async for note in connection.notifies(timeout=5, stop_after=1)]
 
 
 @pytest.mark.parametrize("change", ["add", "promote", "rollback", "remove", "collect", "forget_files"])
@@ -462,8 +527,10 @@ async def test_every_change_is_announced(shelf: Shelf, postgres_url: str, change
     second = await shelf.add("support", 2)
     if change == "rollback":
         await shelf.registry.promote("support@v2")
-    if change in ("collect", "forget_files"):
+    if change == "forget_files":
         await shelf.registry.remove("support@v2")
+    if change == "collect":
+        await shelf.add("support", 3)
     async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
         await connection.execute("LISTEN hotswap_registry")
         await {
@@ -471,7 +538,7 @@ async def test_every_change_is_announced(shelf: Shelf, postgres_url: str, change
             "promote": lambda: shelf.registry.promote("support@v2"),
             "rollback": lambda: shelf.registry.rollback("support"),
             "remove": lambda: shelf.registry.remove("support@v2"),
-            "collect": lambda: shelf.registry.collect(),
+            "collect": lambda: shelf.another(keep_versions=1).collect(),
             "forget_files": lambda: shelf.registry.forget_files(second),
         }[change]()
         assert 1 == len([note async for note in connection.notifies(timeout=5, stop_after=1)])
