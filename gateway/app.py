@@ -25,11 +25,14 @@ from adapters.store import Store
 from adapters.version import Version
 from gateway.access import Keys
 from gateway.api.admin import Admin
+from gateway.api.enginefiles import EngineFiles
 from gateway.api.openai import DataPlane
 from gateway.db import Database, EmbeddedPostgres
 from gateway.fleet import Fleet
+from gateway.fleet.budget import RetryBudget
 from gateway.fleet.client import Address
-from gateway.relay import Outbox, Upstream
+from gateway.fleet.wishes import Wishes
+from gateway.relay import Outbox, Silence, Upstream
 from gateway.rollout.routes import Routes
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry import Exchanges
@@ -46,12 +49,13 @@ log = logging.getLogger("hotswap")
 class Place:
     """What a process does for others of the same state folder (`gateway.workers`).
 
-    `engine` is where its local engine listens, so that they find it. `tally` is the file that it counts in.
+    `engines` are where its local engines listen, so that they find them. `tally` is the file that it counts
+    in.
     One that does not delete files leaves those of removed versions to the next start. One that joins others
     which serve waits for its fleet, up to `patience_s`, before it takes a connection from them.
     """
 
-    engine: Address | None = None
+    engines: Sequence[Address] = ()
     tally: Path | None = None
     deletes_files: bool = True
     patience_s: float = 0.0
@@ -68,6 +72,7 @@ class Rooms:
     fleet: Fleet
     data_plane: DataPlane
     admin: Admin
+    engine_files: EngineFiles
 
 
 @asynccontextmanager
@@ -85,12 +90,17 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
         await keys.refresh()
         if await keys.ensure_admin(settings.state_dir / "admin.key"):
             say(f"admin key written to {settings.state_dir / 'admin.key'}")
+        wishes = Wishes(database.engine)
+        await wishes.refresh()
+        exchanges = Exchanges(place.tally)
         fleet = Fleet(
             settings,
-            desired=lambda: _desired(routes),
+            desired=lambda: routes.desired(wishes.pinned),
             path_of=lambda version: store.path(version.digest),
             say=say,
-            local=place.engine,
+            local=place.engines,
+            base_fingerprint=base.fingerprint,
+            listeners=(lambda event: exchanges.fleet_event(event.kind),),
         )
 
         async def unload(version: Version) -> bool:
@@ -109,8 +119,9 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
         await routes.refresh()
         upstream = Upstream(Outbox())
         stack.push_async_callback(upstream.close)
-        exchanges = Exchanges(place.tally)
-        data_plane = DataPlane(keys, routes, fleet, upstream, settings.server, exchanges)
+        silence = Silence(begin_s=settings.fleet.answer_timeout_s, stall_s=settings.fleet.stall_timeout_s)
+        retries = RetryBudget(settings.fleet.retry_share)
+        data_plane = DataPlane(keys, routes, fleet, upstream, settings.server, exchanges, silence, retries)
         admin = Admin(
             settings=settings,
             base=base,
@@ -119,21 +130,33 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
             store=store,
             routes=routes,
             fleet=fleet,
+            wishes=wishes,
             tally=exchanges.tally,
         )
+
+        def follow() -> None:
+            superseded = [version.name for version in routes.superseded(settings.fleet.keep_resident)]
+            fleet.follow(pinned=wishes.pinned, drained=wishes.drained, superseded=superseded)
 
         async def changed() -> None:
             await keys.refresh()
             await routes.refresh()
+            await wishes.refresh()
+            follow()
 
+        channels = ("hotswap_registry", "hotswap_keys", "hotswap_fleet")
         async with asyncio.TaskGroup() as tasks:
-            listener = tasks.create_task(database.listen(("hotswap_registry", "hotswap_keys"), changed))
+            listener = tasks.create_task(database.listen(channels, changed))
+            watcher = tasks.create_task(silence.watch())
+            follow()
             await fleet.start()
             collector = tasks.create_task(admin.keep_collecting())
             try:
-                yield Rooms(database_url, fleet, data_plane, admin)
+                engine_files = EngineFiles(store, lambda: fleet.keys)
+                yield Rooms(database_url, fleet, data_plane, admin, engine_files)
             finally:
                 collector.cancel()
+                watcher.cancel()
                 await fleet.stop()
                 listener.cancel()
 
@@ -180,6 +203,8 @@ class Hotswap:
         elif path == "/readyz":
             ready, reason = self._rooms.fleet.ready, self._rooms.fleet.reason
             await _answer(send, 200 if ready else 503, {"ready": ready, "reason": reason})
+        elif path.startswith("/engine/"):
+            await self._rooms.engine_files(scope, receive, send)
         else:
             await self._rooms.admin.app(scope, receive, send)
 
@@ -212,10 +237,6 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-async def _desired(routes: Routes) -> Sequence[Version]:
-    return routes.desired()
 
 
 async def _answer(send: Send, status: int, body: dict[str, Any]) -> None:

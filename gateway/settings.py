@@ -64,6 +64,7 @@ class Engine(Section):
     quantization: str | None = Field(
         None, description="nf4, none, or any vLLM method (awq, gptq, fp8, bitsandbytes); default: nf4 on cpu"
     )
+    count: int = Field(1, ge=1, le=64, description="local engines; on GPUs one each, on CPU one core each")
     max_loras: int = Field(8, ge=1, description="adapters that one batch may mix (slots)")
     max_cpu_loras: int = Field(64, ge=1, description="adapters kept in the engine's CPU cache")
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
@@ -80,10 +81,13 @@ class Engine(Section):
 
 
 class RemoteEngine(Section):
-    """An engine that somebody else started. It must see the adapter store at the same path."""
+    """An engine that somebody else started, or every engine behind a DNS name (a headless service)."""
 
-    url: str = Field(description="http://host:port")
+    url: str = Field(description="http://host:port, or dns://name:port for one engine an address")
     api_key_env: str | None = Field(None, description="environment variable that holds its API key")
+    shared_store: bool = Field(
+        False, description="it sees our adapter store at the same path; otherwise it fetches by sha256"
+    )
 
 
 class Fleet(Section):
@@ -95,6 +99,37 @@ class Fleet(Section):
     probe_interval_s: float = Field(1.0, gt=0, description="health probe period")
     probe_timeout_s: float = Field(5.0, gt=0, description="a probe slower than this failed")
     load_timeout_s: float = Field(60.0, gt=0, description="an adapter load slower than this failed")
+    loads_per_s: float = Field(
+        10.0, gt=0, description="adapter loads an engine; each stalls its streams for 20 to 50 ms"
+    )
+    load_burst: int = Field(2, ge=1, description="loads that may follow each other without a pause")
+    advertise_url: str | None = Field(
+        None, description="where engines without our disk fetch adapters; default http://<host>:<port>"
+    )
+    keep_resident: int = Field(
+        1, ge=0, description="retired versions a route whose engines keep them, for a rollback at once"
+    )
+    queue: int = Field(1000, ge=1, description="requests that may wait at one engine; above it 429")
+    queue_timeout_s: float = Field(30.0, gt=0, description="a request that waited this long is answered 503")
+    age_bound_s: float = Field(2.0, gt=0, description="a version that waited this long is served next")
+    max_in_flight: int | None = Field(
+        None, ge=1, description="requests at one engine; default: its max_num_seqs, so that it queues none"
+    )
+    placement_interval_s: float = Field(
+        5.0, gt=0, description="how often homes of versions follow the traffic"
+    )
+    answer_timeout_s: float = Field(
+        600.0, gt=0, description="an engine that has not begun an answer by then has failed"
+    )
+    stall_timeout_s: float = Field(60.0, gt=0, description="an answer that stops for this long has failed")
+    retry_share: float = Field(
+        0.1, ge=0, le=1, description="retries on another engine, as a share of all requests"
+    )
+    eject_after: int = Field(3, ge=1, description="failures in a row that put an engine out of service")
+    eject_s: float = Field(2.0, gt=0, description="for how long, at first; doubled each time")
+    eject_max_s: float = Field(60.0, gt=0, description="for how long at most")
+    slow_start_s: float = Field(10.0, ge=0, description="an engine that came back gets its full share after")
+    dns_interval_s: float = Field(5.0, gt=0, description="how often dns:// engines are looked up")
 
 
 class DatabaseSettings(Section):
@@ -134,6 +169,14 @@ class Settings(Section):
     def store_path(self) -> Path:
         """Absolute folder of the content-addressed adapter store."""
         return (self.state_dir / "adapters").resolve()
+
+    @property
+    def source(self) -> str:
+        """Where engines that do not see our disk fetch adapters from, an origin."""
+        if self.fleet.advertise_url is not None:
+            return self.fleet.advertise_url.rstrip("/")
+        any_host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 (compared with, not bound)
+        return f"http://{any_host.get(self.server.host, self.server.host)}:{self.server.port}"
 
     @property
     def log_path(self) -> Path:

@@ -15,7 +15,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import uvloop
@@ -24,9 +24,8 @@ from gateway.app import Place, Rooms, Say, rooms
 from gateway.fleet.backoff import Backoff
 from gateway.fleet.client import Address
 from gateway.fleet.launch import HOST
-from gateway.fleet.local import free_port
 from gateway.settings import RemoteEngine, Settings
-from gateway.supervise import Child
+from gateway.supervise import Child, free_port
 
 SETTINGS = "HOTSWAP_WORKER_SETTINGS"
 NUMBER = "HOTSWAP_WORKER_NUMBER"
@@ -65,10 +64,10 @@ async def _supervise(settings: Settings, port: int, say: Say) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    engine = Address(HOST, free_port(), _engine_key(settings)) if _is_local(settings) else None
+    engines = _local_engines(settings)
     _forget_tallies(settings)
-    async with rooms(settings, say, Place(engine=engine)) as house, asyncio.TaskGroup() as group:
-        environment = _environment(settings, port, house, engine)
+    async with rooms(settings, say, Place(engines=engines)) as house, asyncio.TaskGroup() as group:
+        environment = _environment(settings, port, house, engines)
         workers = [
             group.create_task(_keep(settings, number, environment, house, say))
             for number in range(1, settings.server.workers + 1)
@@ -117,8 +116,12 @@ async def _once(child: Child) -> str:
         await child.stop()
 
 
-def _is_local(settings: Settings) -> bool:
-    return settings.engine.enabled and not settings.engines
+def _local_engines(settings: Settings) -> tuple[Address, ...]:
+    """Where our own engines are to listen, for as long as we live."""
+    if settings.engines or not settings.engine.enabled:
+        return ()
+    key = _engine_key(settings)
+    return tuple(Address(HOST, free_port(), key) for _ in range(settings.engine.count))
 
 
 def _engine_key(settings: Settings) -> str:
@@ -126,11 +129,11 @@ def _engine_key(settings: Settings) -> str:
     return (os.environ.get(name) if name else None) or secrets.token_urlsafe(32)
 
 
-def _environment(settings: Settings, port: int, house: Rooms, engine: Address | None) -> Mapping[str, str]:
+def _environment(settings: Settings, port: int, house: Rooms, local: Sequence[Address]) -> Mapping[str, str]:
     """What a worker is told; secrets by the environment alone, as everywhere."""
-    engines = settings.engines
-    if engine is not None:
-        engines = (RemoteEngine(url=engine.url, api_key_env=ENGINE_KEY),)
+    engines = settings.engines or tuple(
+        RemoteEngine(url=address.url, api_key_env=ENGINE_KEY, shared_store=True) for address in local
+    )
     told = settings.model_copy(
         update={
             "state_dir": settings.state_dir.absolute(),
@@ -144,7 +147,7 @@ def _environment(settings: Settings, port: int, house: Rooms, engine: Address | 
         **os.environ,
         SETTINGS: told.model_dump_json(),
         DATABASE_URL: house.database_url,
-        ENGINE_KEY: (engine.key or "") if engine else "",
+        ENGINE_KEY: (local[0].key or "") if local else "",
     }
 
 

@@ -58,7 +58,9 @@ class Fake:
 
     def faults(self, **wanted: Any) -> None:
         """Changes `gateway.fleet.fake_faults.Faults`."""
-        httpx.post(f"{self.url}/fake/faults", json=wanted, headers=self._headers, timeout=10).raise_for_status()
+        httpx.post(
+            f"{self.url}/fake/faults", json=wanted, headers=self._headers, timeout=10
+        ).raise_for_status()
 
     @property
     def _headers(self) -> dict[str, str]:
@@ -82,7 +84,7 @@ class Fake:
             self._process.wait(10)
 
 
-def before(fakes: Sequence[Fake], **more: str) -> dict[str, str]:
-    """A house's environment with these engines, which have one key, and `more`."""
+def before(fakes: Sequence[Fake], base: str = "tiny", **more: str) -> dict[str, str]:
+    """The environment of a house before these engines, which have one key; `more` goes with it."""
     listed = ", ".join(f'{{url = "{fake.url}", api_key_env = "{KEY}"}}' for fake in fakes)
-    return {"HOTSWAP_BASE__NAME": "tiny", "HOTSWAP_ENGINES": f"[{listed}]", KEY: fakes[0].key, **more}
+    return {"HOTSWAP_BASE__NAME": base, "HOTSWAP_ENGINES": f"[{listed}]", KEY: fakes[0].key, **more}

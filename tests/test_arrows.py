@@ -29,6 +29,8 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "adapters": frozenset({"adapters"}),
     "training": frozenset({"training", "adapters"}),
     "loadtests": frozenset({"loadtests", "adapters"}),
+    # It simulates the product's own placement: a copy would prove nothing.
+    "loadtests.placement": frozenset({"loadtests", "adapters", "gateway.fleet.placement"}),
     "gateway.errors": frozenset(),
     "gateway.settings": frozenset(),
     "gateway.supervise": GATEWAY_SHARED,

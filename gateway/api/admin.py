@@ -25,9 +25,11 @@ from adapters.registry import Registry
 from adapters.store import Store
 from adapters.version import Version, check_name
 from gateway.access import Key, Keys
+from gateway.api.admin_fleet import add_fleet
 from gateway.api.errors import as_gateway_error, error_body
 from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavailable
 from gateway.fleet import Fleet
+from gateway.fleet.wishes import Wishes
 from gateway.rollout.routes import Routes
 from gateway.settings import Settings
 from gateway.telemetry import CONTENT_TYPE, Tally, exposition
@@ -55,6 +57,7 @@ class Admin:
         store: Store,
         routes: Routes,
         fleet: Fleet,
+        wishes: Wishes,
         tally: Tally,
     ) -> None:
         self.settings = settings
@@ -64,6 +67,7 @@ class Admin:
         self.store = store
         self.routes = routes
         self.fleet = fleet
+        self.wishes = wishes
         self.tally = tally
         self._doomed = asyncio.Event()
         self.app = _app(self)
@@ -145,13 +149,9 @@ def _app(admin: Admin) -> FastAPI:
         dependencies=[Depends(admin_only)],
     )
     _errors(app)
+    add_fleet(app, admin.fleet, admin.wishes, admin.routes)
     _adapters(app, admin)
     _keys(app, admin)
-
-    @app.get("/admin/v1/fleet")
-    async def fleet() -> dict[str, Any]:
-        """Every engine: its state, why, and what is resident there."""
-        return {"data": [asdict(engine) for engine in await admin.fleet.state()]}
 
     @app.get("/metrics")
     async def metrics() -> Response:

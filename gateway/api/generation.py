@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -12,12 +12,26 @@ from typing import Any, Protocol
 from gateway.api.errors import RETRY_AFTER_S, as_gateway_error, engine_error, is_unknown_model
 from gateway.api.exchange import Exchange
 from gateway.errors import BadRequest, GatewayError, Unavailable
-from gateway.relay import Engine, EngineAnswered, Transfer, Upstream, UpstreamFailed, UpstreamRequest
+from gateway.relay import (
+    Engine,
+    EngineAnswered,
+    Outcome,
+    Silence,
+    Transfer,
+    Upstream,
+    UpstreamRequest,
+)
 
 log = logging.getLogger("hotswap.api")
 
-ATTEMPTS = 2
-"""Engines that one request may be sent to, as long as nothing of an answer has arrived."""
+ENGINES = 3
+"""Engines that one request may fail at before its client is told."""
+
+RELOADS = 1
+"""Times that one request may find its version gone from an engine that should hold it."""
+
+BROKEN = frozenset({500, 502, 504})
+"""Statuses that another engine might not answer with. A 503 of vLLM's is an engine that has died."""
 
 
 class Target(Protocol):
@@ -33,18 +47,49 @@ class Lease(Engine, Protocol):
     """An engine that holds the target, for one request."""
 
     @property
+    def engine(self) -> str: ...
+    @property
     def prompt_logprobs_safe(self) -> bool: ...
+    @property
+    def loaded_s(self) -> float | None: ...
     def stale(self) -> None:
         """The engine says it does not hold the version after all: load it again next time."""
 
-    def release(self) -> None: ...
+    def failed(self, reason: str, /, *, fatal: bool = False) -> None:
+        """The engine did not answer as an engine should; `fatal`: it cannot be there any more."""
+
+    def not_now(self) -> None:
+        """Its own door was shut; ends the lease."""
+
+    def release(self, *, answered: bool = False) -> None: ...
 
 
 class Fleet(Protocol):
-    def lease_now(self, target: Any, /) -> Lease | None:
-        """A lease that waits for nothing; None when the version must be loaded first."""
+    def lease_now(self, target: Any, affinity: int = 0, /) -> Lease | None:
+        """A lease that waits for nothing; None when there is a queue, or the version must be loaded first."""
 
-    async def acquire(self, target: Any, /) -> Lease: ...
+    def has_other(self, tried: Collection[str], /) -> bool:
+        """Whether there is an engine that was not tried."""
+
+    @property
+    def several(self) -> bool: ...
+    async def acquire(
+        self,
+        target: Any,
+        affinity: int = 0,
+        /,
+        *,
+        tried: Collection[str] = (),
+        since: float | None = None,
+        again: bool = False,
+    ) -> Lease: ...
+
+
+class Retries(Protocol):
+    """What may be tried again (`gateway.fleet.budget`)."""
+
+    def request(self) -> None: ...
+    def try_retry(self) -> bool: ...
 
 
 class Turns:
@@ -63,69 +108,75 @@ class Sender:
 
     fleet: Fleet
     upstream: Upstream
+    silence: Silence
+    retries: Retries
     turns: Turns | None
 
 
 class Generation:
-    """`start` it, and the exchange is answered, whatever happens. Its lease is held until then."""
+    """`start` it, and the exchange is answered, whatever happens. Its lease is held until then.
 
-    __slots__ = (
-        "_alone",
-        "_attempt",
-        "_exchange",
-        "_lease",
-        "_request",
-        "_sender",
-        "_target",
-        "_tried",
-        "_turn",
-    )
+    As long as nothing of an answer has come, a failure goes to another engine: once for free when the engine
+    is not there any more (a dead engine fails all that it had at once, and none of it was too much), else out
+    of the retry budget. `affinity` is a hash of the beginning of its prompt.
+    """
+
+    # What most requests never change stands here.
+    _lease: Lease | None = None
+    _turn: asyncio.Lock | None = None
+    _transfer: Transfer | None = None
+    _reloads = 0
+    _moved = False  # its free move is used up
+    _tried: tuple[str, ...] = ()
+    _suspect: tuple[Lease, str] | None = None  # answered 5xx: its own fault if another engine can
 
     def __init__(
-        self, sender: Sender, exchange: Exchange, target: Target, request: UpstreamRequest, *, alone: bool
+        self,
+        sender: Sender,
+        exchange: Exchange,
+        target: Target,
+        request: UpstreamRequest,
+        *,
+        alone: bool,
+        affinity: int = 0,
     ) -> None:
         self._sender = sender
         self._exchange = exchange
         self._target = target
         self._request = request
         self._alone = alone
-        self._attempt = 0
-        self._tried: tuple[str, int] | None = None
-        self._lease: Lease | None = None
-        self._turn: asyncio.Lock | None = None
-        exchange.on_over = self._let_go
+        self._affinity = affinity
+        exchange.on_over = self._over
 
     def start(self) -> None:
         """Raises the fleet's refusals; later ones are answered on the exchange."""
-        self._attempt += 1
-        lease = self._sender.fleet.lease_now(self._target)
+        self._sender.retries.request()
+        lease = self._sender.fleet.lease_now(self._target, self._affinity)
         if lease is None:
-            self._exchange.spawn(self._load())
+            self._exchange.spawn(self._wait())
         else:
             self._send(lease)
 
-    async def _load(self) -> None:
-        """Waits for the version to be loaded, then sends."""
-        began = time.monotonic()
+    async def _wait(self, *, again: bool = False) -> None:
+        """Waits for a turn, and for the version to be loaded, then sends."""
         with Answering(self._exchange):
-            lease = await self._sender.fleet.acquire(self._target)
-            self._exchange.loaded_s = time.monotonic() - began
+            lease = await self._sender.fleet.acquire(
+                self._target, self._affinity, tried=self._tried, since=self._exchange.ready, again=again
+            )
+            if lease.loaded_s is not None:
+                self._exchange.loaded_s = lease.loaded_s
             self._send(lease)
 
     def _send(self, lease: Lease) -> None:
         self._lease = lease
-        address = (lease.host, lease.port)
-        if address == self._tried:  # the only engine there is has just failed
-            self._give_up()
-            return
-        self._exchange.engine = address
+        self._exchange.engine = (lease.host, lease.port)
         if self._alone and not lease.prompt_logprobs_safe:
             if self._sender.turns is None:
                 self._exchange.fail(_no_turns())
                 return
             self._exchange.spawn(self._send_in_turn(lease))
             return
-        transfer = self._transfer(lease)
+        transfer = self._begin(lease)
         if not transfer.send_now():
             self._exchange.spawn(transfer.send())
 
@@ -135,60 +186,84 @@ class Generation:
         turn = turns.at(lease)
         await turn.acquire()
         self._turn = turn
-        await self._transfer(lease).send()
+        await self._begin(lease).send()
 
-    def _transfer(self, lease: Lease) -> Transfer:
+    def _begin(self, lease: Lease) -> Transfer:
         transfer = Transfer(self._sender.upstream, lease, self._request, self._exchange, self._on_done)
-        self._exchange.transfer = transfer
+        self._exchange.transfer = self._transfer = transfer
+        self._sender.silence.add(transfer)
         return transfer
 
     def _on_done(self, transfer: Transfer) -> None:
         lease, failure = self._lease, transfer.failure
+        self._sender.silence.discard(transfer)
         if failure is None or lease is None:
             return  # the exchange is over, or about to be: that lets the lease go
-        if isinstance(failure, UpstreamFailed) and failure.stale:
-            # The engine closed an idle connection as we used it: that says nothing about the engine.
-            self._exchange.spawn(self._transfer(lease).send())
-            return
         if isinstance(failure, EngineAnswered):
-            if not is_unknown_model(failure.status, failure.body) or self._target.version is None:
-                self._let_go()
-                self._exchange.fail(_engine_said(self._request.path, failure))
-                return
-            log.warning(
-                "request %s: engine %s:%s lost %s",
-                self._request.request_id,
-                lease.host,
-                lease.port,
-                self._target.engine_name,
-            )
-            lease.stale()
+            self._on_refusal(lease, failure)
+        elif failure.stale:
+            # The engine closed an idle connection as we used it: that says nothing about the engine.
+            self._exchange.spawn(self._begin(lease).send())
         else:
-            log.warning("request %s, attempt %d: %s", self._request.request_id, self._attempt, failure)
-            self._tried = (lease.host, lease.port)
-        self._let_go()
-        self._again()
+            log.warning("request %s at engine %s: %s", self._request.request_id, lease.engine, failure)
+            lease.failed(str(failure), fatal=failure.fatal)
+            self._elsewhere(lease, free=failure.fatal, otherwise=self._nobody())
 
-    def _again(self) -> None:
-        if self._attempt >= ATTEMPTS:
-            self._give_up()
+    def _on_refusal(self, lease: Lease, answer: EngineAnswered) -> None:
+        if answer.not_now:
+            self._lease = None
+            lease.not_now()
+            self._exchange.spawn(self._wait(again=True))
+        elif self._target.version is not None and is_unknown_model(answer.status, answer.body):
+            log.warning("engine %s lost %s", lease.engine, self._target.engine_name)
+            lease.stale()
+            if self._reloads == RELOADS:
+                self._exchange.fail(self._nobody())
+                return
+            self._reloads += 1
+            self._let_go()
+            self._exchange.spawn(self._wait(again=True))
+        elif answer.status == 503:
+            lease.failed("it answered 503", fatal=True)
+            self._elsewhere(lease, free=True, otherwise=_engine_said(self._request.path, answer))
+        elif answer.status in BROKEN:
+            self._suspect = lease, f"it answered {answer.status}"
+            self._elsewhere(lease, free=False, otherwise=_engine_said(self._request.path, answer))
+        else:
+            self._exchange.fail(_engine_said(self._request.path, answer))
+
+    def _elsewhere(self, lease: Lease, *, free: bool, otherwise: GatewayError) -> None:
+        """Sends to an engine that has not failed this request; answers `otherwise` when there is none."""
+        self._tried = (*self._tried, lease.engine)
+        free, self._moved = free and not self._moved, self._moved or free
+        can = len(self._tried) < ENGINES and self._sender.fleet.has_other(self._tried)
+        if not can or not (free or self._sender.retries.try_retry()):
+            self._exchange.fail(otherwise)
             return
-        with Answering(self._exchange):
-            self.start()
-
-    def _give_up(self) -> None:
         self._let_go()
-        self._exchange.fail(
-            Unavailable(
-                f"No engine could answer for {self._target.engine_name!r}. Send the request again.",
-                retry_after_s=RETRY_AFTER_S,
-            )
+        self._exchange.spawn(self._wait(again=True))
+
+    def _nobody(self) -> GatewayError:
+        return Unavailable(
+            f"No engine could answer for {self._target.engine_name!r}. Send the request again.",
+            retry_after_s=RETRY_AFTER_S,
         )
 
-    def _let_go(self) -> None:
+    def _over(self) -> None:
+        """The exchange is."""
+        transfer, lease, outcome = self._transfer, self._lease, self._exchange.outcome
+        answered = outcome is Outcome.COMPLETE and transfer is not None and transfer.begun
+        if lease is not None and outcome is Outcome.ENGINE_LOST:
+            lease.failed("it stopped in mid-answer")
+        if answered and self._suspect is not None:
+            suspect, why = self._suspect
+            suspect.failed(f"{why}, and another engine could answer")
+        self._let_go(answered=answered)
+
+    def _let_go(self, *, answered: bool = False) -> None:
         lease, self._lease = self._lease, None
         if lease is not None:
-            lease.release()
+            lease.release(answered=answered)
         turn, self._turn = self._turn, None
         if turn is not None:
             turn.release()

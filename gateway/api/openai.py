@@ -7,6 +7,7 @@ fleet lends an engine that holds it, and the relay carries the bytes. Nothing he
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -16,12 +17,17 @@ from gateway.api import denied
 from gateway.api.body import for_engine, members, model_of, too_large
 from gateway.api.errors import MethodNotAllowed, RequestTimeout
 from gateway.api.exchange import Connection, Exchange
-from gateway.api.generation import Answering, Fleet, Generation, Sender, Target, Turns
+from gateway.api.generation import Answering, Fleet, Generation, Retries, Sender, Target, Turns
 from gateway.api.requestid import RequestIds
 from gateway.errors import NotFound
-from gateway.relay import Upstream, UpstreamRequest
+from gateway.relay import Silence, Upstream, UpstreamRequest
 
 _GENERATE = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"})
+
+
+_PROMPTS = ("prompt_cache_key", "messages", "prompt", "input")
+PREFIX_BYTES = 512
+"""How much of a prompt decides which engine is near: a system prompt, or the beginning of a conversation."""
 
 
 class Keys(Protocol):
@@ -30,7 +36,8 @@ class Keys(Protocol):
 
 class Routes(Protocol):
     def resolve(self, model: str, /) -> Target: ...
-    def models(self) -> Sequence[Mapping[str, Any]]: ...
+    def models(self) -> bytes: ...
+    def model(self, name: str, /) -> bytes: ...
 
 
 class Limits(Protocol):
@@ -64,11 +71,14 @@ class DataPlane:
         upstream: Upstream,
         server: Limits,
         meter: Meter,
+        silence: Silence,
+        retries: Retries,
     ) -> None:
         self._keys = keys
         self._routes = routes
         self.outbox = upstream.outbox
-        self._sender = Sender(fleet, upstream, Turns() if server.workers == 1 else None)
+        turns = Turns() if server.workers == 1 else None
+        self._sender = Sender(fleet, upstream, silence, retries, turns)
         self._server = server
         self._allowed = frozenset(server.allow_fields)
         self._meter = meter
@@ -110,10 +120,10 @@ class DataPlane:
             exchange.proceed()
         elif path == "/v1/models":
             _only(method, path, "GET", "HEAD")
-            _answer_json(exchange, {"object": "list", "data": list(self._routes.models())})
+            _answer_json(exchange, self._routes.models())
         elif path.startswith("/v1/models/"):
             _only(method, path, "GET", "HEAD")
-            _answer_json(exchange, self._model(path.removeprefix("/v1/models/")))
+            _answer_json(exchange, self._routes.model(path.removeprefix("/v1/models/")))
         elif path.startswith("/v1/responses/"):
             raise NotFound(
                 "This gateway stores no responses, so none can be fetched, cancelled or deleted.",
@@ -145,21 +155,12 @@ class DataPlane:
         outgoing = UpstreamRequest(path, body, exchange.id, exchange.began)
         exchange.body = b""  # it is in `outgoing` now
         alone = denied.given(request, "prompt_logprobs") or _is_on(request, "echo")
-        Generation(self._sender, exchange, target, outgoing, alone=alone).start()
-
-    def _model(self, name: str) -> Mapping[str, Any]:
-        for model in self._routes.models():
-            if model["id"] == name:
-                return model
-        engine_name = self._routes.resolve(name).engine_name
-        for model in self._routes.models():
-            if model["id"] == engine_name:
-                return {**model, "id": name, "root": engine_name}
-        raise NotFound(f"The model {name[:100]!r} does not exist.", code="model_not_found", param="model")
+        near = _prefix(request) if self._sender.fleet.several else 0
+        Generation(self._sender, exchange, target, outgoing, alone=alone, affinity=near).start()
 
 
-def _answer_json(exchange: Exchange, content: Any) -> None:
-    exchange.answer(200, msgspec.json.encode(content), b"content-type: application/json\r\n")
+def _answer_json(exchange: Exchange, body: bytes) -> None:
+    exchange.answer(200, body, b"content-type: application/json\r\n")
 
 
 def _only(method: str, path: str, *allowed: str) -> None:
@@ -167,6 +168,19 @@ def _only(method: str, path: str, *allowed: str) -> None:
         raise MethodNotAllowed(
             f"{method} is not allowed on {path[:200]}; use {allowed[0]}.", allow=", ".join(allowed)
         )
+
+
+def _prefix(request: Mapping[str, msgspec.Raw]) -> int:
+    """A hash of what the prompt begins with, or of what the client says that it shares; 0 without either.
+
+    The same in every process, so that all gateways send a conversation to the engine that has its beginning
+    in its prefix cache.
+    """
+    for field in _PROMPTS:
+        raw = request.get(field)
+        if raw is not None:
+            return zlib.crc32(memoryview(raw)[:PREFIX_BYTES]) or 1
+    return 0
 
 
 def _is_on(request: Mapping[str, msgspec.Raw], field: str) -> bool:

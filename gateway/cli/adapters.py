@@ -129,6 +129,24 @@ def gc(as_json: bool) -> None:
     show(gone, as_json, lambda data: iter(f"deleted {name}" for name in data["deleted"]))
 
 
+@adapters.command()
+@click.argument("ref")
+@as_json_option
+def pin(ref: str, as_json: bool) -> None:
+    """Keep the version REF resident at its engines, used or not."""
+    done = find().request("POST", f"/admin/v1/adapters/{_quote(ref)}/pin")
+    show(done, as_json, lambda data: iter([f"{data['version']} stays resident"]))
+
+
+@adapters.command()
+@click.argument("ref")
+@as_json_option
+def unpin(ref: str, as_json: bool) -> None:
+    """Let the version REF make room for others again."""
+    done = find().request("POST", f"/admin/v1/adapters/{_quote(ref)}/unpin")
+    show(done, as_json, lambda data: iter([f"{data['version']} may be evicted"]))
+
+
 def _folder(source: str) -> Path:
     """`source` as a local folder; anything of the form owner/name that is not one comes from the hub."""
     folder = Path(source)

@@ -15,6 +15,7 @@ VERBS: Verbs = {
     "up": ("gateway.cli.up:up", "Start Postgres, the engine and the gateway; wait until they are ready."),
     "down": ("gateway.cli.up:down", "Stop what `hotswap up --detach` started."),
     "ps": ("gateway.cli.ps:ps", "Show the engines and which adapters are resident where."),
+    "fleet": ("gateway.cli.fleet:fleet", "Show what happened to the engines; drain and resume one."),
     "run": ("gateway.cli.run:run", "Stream an answer: hotswap run MODEL PROMPT."),
     "adapters": (
         "gateway.cli.adapters:adapters",

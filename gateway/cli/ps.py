@@ -18,19 +18,24 @@ def ps(as_json: bool) -> None:
 
 
 def _lines(engines: list[dict[str, Any]]) -> Iterator[str]:
-    headings = ("ENGINE", "STATUS", "DEVICE", "PID", "UPTIME", "RESTARTS", "IN FLIGHT", "REASON")
+    headings = (
+        *("ENGINE", "URL", "STATUS", "DEVICE", "PID", "UPTIME"),
+        *("RESTARTS", "IN FLIGHT", "WAITING", "REASON"),
+    )
     yield from table(
         headings,
         [
             (
-                engine["url"],
-                engine["status"],
+                engine["engine"],
+                engine["url"] or "-",
+                _status(engine),
                 engine["device"] or "-",
                 engine["pid"] or "-",
                 f"{engine['uptime_s']:.0f}s" if engine["uptime_s"] is not None else "-",
                 engine["restarts"],
                 engine["in_flight"],
-                engine["reason"] or "",
+                engine["waiting"],
+                engine["ejected"] or engine["reason"] or engine["degraded"] or "",
             )
             for engine in engines
         ],
@@ -38,9 +43,10 @@ def _lines(engines: list[dict[str, Any]]) -> Iterator[str]:
     rows = [
         (
             version["name"],
-            engine["url"],
-            version["residency"],
+            engine["engine"],
+            version["residency"] + (", pinned" if version["pinned"] else ""),
             version["in_flight"],
+            version["waiting"],
             f"{version['idle_s']:.0f}s" if version["idle_s"] is not None else "-",
         )
         for engine in engines
@@ -48,4 +54,12 @@ def _lines(engines: list[dict[str, Any]]) -> Iterator[str]:
     ]
     if rows:
         yield ""
-        yield from table(("VERSION", "ENGINE", "RESIDENCY", "IN FLIGHT", "IDLE"), rows)
+        yield from table(("VERSION", "ENGINE", "RESIDENCY", "IN FLIGHT", "WAITING", "IDLE"), rows)
+
+
+def _status(engine: dict[str, Any]) -> str:
+    if engine["ejected"] is not None:
+        return "ejected"
+    if engine["draining"]:
+        return "draining" if engine["in_flight"] else "drained"
+    return str(engine["status"])

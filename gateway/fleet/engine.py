@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from uuid import uuid4
 
 from adapters.version import Version
+from gateway.fleet.admission import Admission
 from gateway.fleet.client import Address, Client, Lost, NoAnswer
-from gateway.fleet.lease import Entry, Lease, Load
-from gateway.fleet.plugin import Report, objection
+from gateway.fleet.events import Events, Kind
+from gateway.fleet.health import Health
+from gateway.fleet.lease import Entry, Lease
+from gateway.fleet.pace import Pace
+from gateway.fleet.plugin import Report, degraded, objection
 from gateway.fleet.progress import Progress, Stage, further
-from gateway.fleet.residency import Residency, Spawn
+from gateway.fleet.residency import Residency, Shelf, Spawn
 from gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -24,6 +29,9 @@ logger = logging.getLogger(__name__)
 FIRST_GUESS_S = 30.0
 """How long a start takes, until one was measured (27 to 45 s were, vLLM 0.32 on 2 cores)."""
 START_POLL_S = 0.25
+SYNC_EVERY = 5
+"""Probes of a local engine from one look at its residency to the next. A remote one is asked each time, for
+its boot id, too: nothing else would tell of a restart."""
 PATIENCE = 4
 """Probes in a row that may time out. A busy engine is slow; a dead one refuses, which counts at once."""
 
@@ -53,18 +61,23 @@ class Boot:
     report: Report | None
     residency: Residency
     base: Entry
-    load: Load
+    admission: Admission
     prompt_logprobs_safe: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every engine of a fleet shares."""
+    """What every engine of a fleet shares. `desired` gives what the engine of this name is to hold, most
+    wanted first; `source` is where engines without our disk fetch adapters."""
 
     settings: Settings
-    desired: Callable[[], Awaitable[Sequence[Version]]]
+    desired: Callable[[str], Sequence[Version]]
     path_of: Callable[[Version], Path]
+    pinned: Callable[[], Set[str]]
+    source: str
+    events: Events
     refused: Set[str]
+    base_fingerprint: str | None
     spawn: Spawn
     on_change: Callable[[], None]
     say: Callable[[str], None]
@@ -79,8 +92,19 @@ class Engine:
     ours, `gateway.fleet.remote` for one that somebody else runs.
     """
 
-    def __init__(self, name: str, context: Context) -> None:
+    def __init__(self, name: str, context: Context, *, shared_store: bool = True) -> None:
+        fleet = context.settings.fleet
         self.name = name
+        self.shared_store = shared_store
+        self.draining = False
+        self.degraded: str | None = None
+        self.health = Health(
+            consecutive=fleet.eject_after,
+            base_s=fleet.eject_s,
+            max_s=max(fleet.eject_s, fleet.eject_max_s),
+            slow_start_s=fleet.slow_start_s,
+            clock=context.clock,
+        )
         self.status = Status.STARTING
         self.reason: str | None = None
         self.boot: Boot | None = None
@@ -103,6 +127,59 @@ class Engine:
         """When it is worth asking again: the last measured start time, less what has passed; at least 1 s."""
         return max(1.0, self._due - self._context.clock())
 
+    @property
+    def takes_requests(self) -> bool:
+        """Whether new requests may go there, as far as it is not ejected."""
+        return self.boot is not None and not self.draining
+
+    @property
+    def capacity(self) -> float:
+        """How much of the fleet's load it should have, against others: its slots for adapters."""
+        return float(
+            (self.report.max_loras if self.report else None) or self._context.settings.engine.max_loras
+        )
+
+    @property
+    def cache(self) -> int:
+        """Versions that it holds at most."""
+        return (
+            self.report.max_cpu_loras if self.report else None
+        ) or self._context.settings.engine.max_cpu_loras
+
+    @property
+    def fullness(self) -> float:
+        """Requests at work and waiting there, against its capacity; it counts more while it starts slowly."""
+        boot = self.boot
+        if boot is None:
+            return float("inf")
+        return (boot.admission.in_flight + boot.admission.waiting) / (self.capacity * self.health.weight())
+
+    def demand(self) -> Mapping[str, int]:
+        """Version -> requests in flight and waiting."""
+        if self.boot is None:
+            return {}
+        return Counter(self.boot.admission.active) + Counter(self.boot.admission.waiting_by_key)
+
+    def succeeded(self, began: float) -> None:
+        """A request that began then was answered."""
+        suspect = self.health.suspect
+        self.health.succeeded(began=began)
+        if suspect and not self.health.suspect:
+            self.tell(Kind.RECOVERED, None, "it answered again")
+
+    def failed(self, reason: str, *, fatal: bool, began: float) -> None:
+        """A request that began then was not answered as an engine answers. `fatal`: it cannot be there."""
+        if self.health.failed(reason, fatal=fatal, began=began):
+            self.tell(Kind.EJECTED, None, f"{self.health.ejected()}; for {self.health.back_in_s():.1f} s")
+            self._context.on_change()
+            if self.boot is not None:
+                self.boot.admission.disperse()
+        if fatal:
+            self.probe_soon()
+
+    def tell(self, kind: Kind, version: str | None, reason: str) -> None:
+        self._context.events.add(kind, self.name, version, reason)
+
     def starting(self, address: Address, pid: int | None) -> None:
         """A new boot was started (or is looked for) at `address`."""
         self.starts += 1
@@ -116,6 +193,8 @@ class Engine:
         """It is out of service, and is tried again in `again_in_s`."""
         self.pid = None
         self._due = self._context.clock() + again_in_s + (self.took_s or FIRST_GUESS_S)
+        if self.status is not Status.FAILED or self.reason != reason:
+            self.tell(Kind.LEFT, None, reason)
         self._become(Status.FAILED, reason)
         text = f"engine {self.name} is out of service: {reason}; next try in {again_in_s:.1f} s"
         logger.error("%s", text)
@@ -124,14 +203,12 @@ class Engine:
     async def refresh_report(self, timeout_s: float) -> None:
         """Asks the plugin again what is resident. An engine that is slow or gone leaves the last answer."""
         boot, client = self.boot, self._client
-        if boot is None or client is None or boot.report is None:
+        if boot is None or client is None or not boot.residency.shelf.by_plugin:
             return
         try:
             async with asyncio.timeout(timeout_s):
-                body = await client.plugin()
-            if body is not None and self.boot is boot:
-                self.report = Report.read(body)
-        except (Lost, TimeoutError, ValueError) as error:
+                await self._sync(client, boot)
+        except (Lost, TimeoutError) as error:
             logger.info("engine %s does not say what is resident: %s", self.name, error)
 
     def stopping(self) -> None:
@@ -149,13 +226,14 @@ class Engine:
         self._context.say(str(Progress(self.name, stage, self._context.clock() - self.began)))
 
     def lease(self, boot: Boot, entry: Entry) -> Lease:
+        """A hold on `entry`, which admission has let in."""
         return Lease(
             boot.address,
             prompt_logprobs_safe=boot.prompt_logprobs_safe,
             entry=entry,
-            engine_load=boot.load,
+            admission=boot.admission,
+            engine=self,
             now=self._context.clock(),
-            on_stale=self.probe_soon,
         )
 
     async def serve(self, address: Address, give_up_after_s: float | None) -> None:
@@ -166,7 +244,16 @@ class Engine:
         """
         fleet = self._context.settings.fleet
         client = Client(address, probe_timeout_s=fleet.probe_timeout_s, load_timeout_s=fleet.load_timeout_s)
-        residency = Residency(client, self._context.path_of, self._context.spawn, self._context.clock)
+        residency = Residency(
+            client,
+            address,
+            Shelf(self._context.path_of, shared=self.shared_store, source=self._context.source),
+            self._context.spawn,
+            Pace(fleet.loads_per_s, fleet.load_burst, clock=self._context.clock),
+            self.tell,
+            self._context.pinned,
+            self._context.clock,
+        )
         self.residency = residency
         self.served_at = None
         try:
@@ -174,17 +261,26 @@ class Engine:
             boot = await self._admit(client, address, residency)
             self._become(Status.RECONCILING)
             self.progress(Stage.LOADING_ADAPTERS)
-            await residency.reconcile(await self._wanted(boot), self._context.refused)
+            # What holds adapters already is in use through another gateway.
+            used = boot.report is None or bool(boot.report.resident)
+            await residency.reconcile(self._wanted(boot), self._context.refused, paced=used)
             self.took_s = self._context.clock() - self.began
             self.served_at = self._context.clock()
             self.boot, self._client = boot, client
+            self.health.recovered()
             self._become(Status.SERVING)
+            self.tell(Kind.RECOVERED if self.starts > 1 else Kind.JOINED, None, f"after {self.took_s:.1f} s")
+            if self.degraded:
+                self.tell(Kind.DEGRADED, None, self.degraded)
             self.progress(Stage.READY)
             logger.info("engine %s serves after %.1f s (boot %s)", self.name, self.took_s, boot.id)
             await self._watch(client, boot)
         finally:
-            self.boot = self.residency = self._client = None
+            boot_was, self.boot = self.boot, None
+            self.residency = self._client = None
             residency.close(f"engine {self.name} went away")
+            if boot_was is not None:
+                boot_was.admission.close()
             if self.status is not Status.STOPPING:
                 self._due = self._context.clock() + (self.took_s or FIRST_GUESS_S)
                 self._become(Status.FAILED, "it went away")
@@ -215,30 +311,47 @@ class Engine:
             report = self.report = None if body is None else Report.read(body)
         except ValueError as error:
             raise Unfit(str(error)) from error
-        problem = objection(report)
+        problem = objection(report, self._context.base_fingerprint)
         if problem is not None and settings.fleet.require_plugin:
             raise Unfit(problem)
         if problem is not None:
             logger.warning(
                 "engine %s serves, because fleet.require_plugin is off, though %s", self.name, problem
             )
+        self.degraded = problem or degraded(report)
+        if report is not None and "adapters" in report.routes:
+            residency.shelf.by_plugin = True
+            residency.shelf.capacity = report.max_cpu_loras
         return Boot(
             id=report.boot_id if report else str(uuid4()),
             address=address,
             report=report,
             residency=residency,
-            base=Entry(settings.base.name, loaded=True),
-            load=Load(),
+            base=Entry.at(address, settings.base.name, None, loaded=True),
+            admission=self._admission(report),
             prompt_logprobs_safe=report.prompt_logprobs_safe if report else False,
         )
 
-    async def _wanted(self, boot: Boot) -> Sequence[Version]:
+    def _admission(self, report: Report | None) -> Admission:
+        settings = self._context.settings
+        fleet = settings.fleet
+        return Admission(
+            slots=(report.max_loras if report else None) or settings.engine.max_loras,
+            seats=fleet.max_in_flight or (report.max_num_seqs if report else None),
+            queue=fleet.queue,
+            apart=report.apart if report else True,
+            age_bound_s=fleet.age_bound_s,
+            clock=self._context.clock,
+        )
+
+    def _wanted(self, boot: Boot) -> Sequence[Version]:
+        """What it is to hold now, most wanted first."""
         reported = boot.report.max_cpu_loras if boot.report else None
         limit = reported or self._context.settings.engine.max_cpu_loras
-        return (await self._context.desired())[:limit]
+        return self._context.desired(self.name)[:limit]
 
     async def _watch(self, client: Client, boot: Boot) -> None:
-        fleet, slow = self._context.settings.fleet, 0
+        fleet, slow, probes = self._context.settings.fleet, 0, 0
         while True:
             try:
                 async with asyncio.timeout(fleet.probe_interval_s):
@@ -246,11 +359,12 @@ class Engine:
             except TimeoutError:
                 pass  # nobody is in a hurry
             self._probe_now.clear()
+            probes += 1
             try:
                 await client.health()
-                # Asks the worker, between two steps: only where nothing else would tell of a restart.
-                if self._context.watch_boot_id and boot.report is not None:
-                    await self._same_boot(client, boot)
+                # Asks the worker, between two steps.
+                if boot.report is not None and (self._context.watch_boot_id or probes % SYNC_EVERY == 0):
+                    await self._sync(client, boot)
             except NoAnswer as error:
                 slow += 1
                 if slow >= PATIENCE:
@@ -258,9 +372,18 @@ class Engine:
                 continue
             slow = 0
 
-    async def _same_boot(self, client: Client, boot: Boot) -> None:
-        body = await client.plugin()
-        if body is None or body.get("boot_id") != boot.id:
+    async def _sync(self, client: Client, boot: Boot) -> None:
+        """Is it the same engine still, and what does it hold?"""
+        if not boot.residency.shelf.by_plugin:
+            body = await client.plugin()
+            same = body is not None and body.get("boot_id") == boot.id
+        else:
+            before = boot.residency.changes
+            held = await client.adapters()
+            same = held is not None and held.boot_id == boot.id
+            if held is not None and same and boot.residency.changes == before:
+                boot.residency.sync(held.adapters)
+        if not same:
             raise Rebooted("it was restarted: its boot id changed")
 
     def _become(self, status: Status, reason: str | None = None) -> None:

@@ -6,86 +6,112 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from adapters.version import Version
-from gateway.errors import NotFound, Unavailable
-from gateway.fleet.client import Address, LoadFailed, Lost
-from gateway.fleet.engine import Boot, Context, Engine, Status
+from gateway.fleet.client import Address
+from gateway.fleet.discovery import Discovery, Removed, Resolve, Source, name_of, resolve
+from gateway.fleet.engine import Context, Engine
+from gateway.fleet.events import Event, Events, Kind
+from gateway.fleet.holdings import Holdings
 from gateway.fleet.launch import launch as launch_vllm
-from gateway.fleet.lease import Lease
+from gateway.fleet.leasing import NO_ENGINE_RETRY_S, Leasing, Target
 from gateway.fleet.local import Launch, Local
 from gateway.fleet.remote import watch
-from gateway.fleet.residency import FilesGone
+from gateway.fleet.router import Router
 from gateway.fleet.state import EngineState, look
 from gateway.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
-LOAD_RETRY_S = 5.0
 REPORT_S = 1.0
-NO_ENGINE_RETRY_S = 30.0
-LOCAL = "local"
-
-
-class Target(Protocol):
-    """What a request asks for, resolved; `version` is None for the base."""
-
-    @property
-    def version(self) -> Version | None: ...
+DRAIN_POLL_S = 0.25
+NO_ENGINE = "this gateway has no engine: name some in `engines`, or set engine.enabled = true"
 
 
 class Fleet:
-    """Starts, watches and lends engines. Use `start` and `stop`, or `async with`.
+    """Finds, starts, watches and lends engines. Use `start` and `stop`, or `async with`.
 
-    `desired` gives the versions that an engine holds before it takes traffic, most wanted first; it is asked
-    at every boot. `path_of` gives a version's absolute folder in the store. `say` hears how far a start is,
-    one line at a time. `launch` gives the command of a local engine; tests run the fake engine with it.
-    `local` is where a local engine listens at every start, so that other processes find it.
+    `desired` gives the versions that engines hold before they take traffic; which engine holds which, the
+    router says. `path_of` gives a version's absolute folder in the store. `say` hears how far a start is, one
+    line at a time. `launch` gives the command of a local engine; tests run the fake engine with it. `local`
+    is where local engines listen at every start, so that other processes find them.
     """
 
     def __init__(
         self,
         settings: Settings,
-        desired: Callable[[], Awaitable[Sequence[Version]]],
+        desired: Callable[[], Sequence[Version]],
         path_of: Callable[[Version], Path],
         *,
         launch: Launch = launch_vllm,
         say: Callable[[str], None] = lambda line: None,
         environment: Mapping[str, str] = os.environ,
-        local: Address | None = None,
+        local: Sequence[Address] = (),
+        base_fingerprint: str | None = None,
+        listeners: Sequence[Callable[[Event], None]] = (),
+        resolve: Resolve = resolve,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.events = Events(listeners=listeners)
         self._settings = settings
         self._launch = launch
         self._local = local
+        self._resolve = resolve
         self._clock = clock
         self._refused: set[str] = set()
+        self._drained: frozenset[str] = frozenset()
         self._group: asyncio.TaskGroup | None = None
         self._root: asyncio.Task[None] | None = None
         self._running = asyncio.Event()
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()
-        context = Context(
+        self._engines: dict[str, Engine] = {}
+        self._watching: dict[str, asyncio.Task[None]] = {}
+        self._router = Router(self._engines, self._on_placed)
+        self._holdings = Holdings(
+            self._engines, self._router, desired, self._refused, self.events, self._spawn
+        )
+        self._context = Context(
             settings=settings,
-            desired=desired,
+            desired=self._holdings.at,
             path_of=path_of,
+            pinned=lambda: self._holdings.pinned,
+            source=settings.source,
+            events=self.events,
             refused=self._refused,
+            base_fingerprint=base_fingerprint,
             spawn=self._spawn,
             on_change=self._on_change,
             say=say,
             watch_boot_id=bool(settings.engines),
             clock=clock,
         )
-        self._remotes = [_address(remote.url, remote.api_key_env, environment) for remote in settings.engines]
-        names = [f"{address.host}:{address.port}" for address in self._remotes]
-        if not names and settings.engine.enabled:
-            names = [LOCAL]
-        self._engines = [Engine(name, context) for name in names]
+        self._sources = {
+            shared: [_source(entry.url, entry.api_key_env, environment) for entry in entries]
+            for shared in (False, True)
+            if (entries := [entry for entry in settings.engines if entry.shared_store is shared])
+        }
         self._key = _key("engine.api_key_env", settings.engine.api_key_env, environment)
+        self._leasing = leasing = Leasing(
+            self._engines,
+            self._router,
+            self._refused,
+            patience_s=settings.fleet.queue_timeout_s,
+            no_engine=NO_ENGINE,
+            clock=clock,
+        )
+        self.lease_now = leasing.lease_now
+        self.acquire = leasing.acquire
+        self.has_other = leasing.has_other
+        if not self._sources and settings.engine.enabled:
+            count = settings.engine.count
+            for name in ["local"] if count == 1 else [f"local-{at + 1}" for at in range(count)]:
+                self._engines[name] = Engine(name, self._context)
 
     async def start(self) -> None:
         """Starts every engine and returns at once; `wait_ready` waits for the first to serve."""
@@ -97,10 +123,10 @@ class Fleet:
         await self._running.wait()
 
     async def stop(self) -> None:
-        """Ends the local engine and all background work. Raises what had gone wrong there, if anything."""
+        """Ends local engines and all background work. Raises what had gone wrong there, if anything."""
         if self._root is None:
             return
-        for engine in self._engines:
+        for engine in self._engines.values():
             engine.stopping()
         self._stop.set()
         await self._root
@@ -113,6 +139,11 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one engine: only then does it matter what a prompt begins with."""
+        return self._leasing.several
 
     @property
     def ready(self) -> bool:
@@ -130,143 +161,134 @@ class Fleet:
         if self.ready:
             return None
         if not self._engines:
-            return "no engine: name some in `engines`, or set engine.enabled = true"
+            return NO_ENGINE
         return "; ".join(
             f"engine {engine.name} is {engine.status}: {engine.reason or engine.stage}"
-            for engine in self._engines
+            for engine in self._engines.values()
         )
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The engines' own keys, by which they may fetch adapters from us."""
+        addresses = (engine.address for engine in self._engines.values())
+        return frozenset(address.key for address in addresses if address is not None and address.key)
+
+    @property
+    def pin_room(self) -> int | None:
+        """Versions that may be pinned: every engine needs a place for the adapters in its slots, too."""
+        reports = [engine.report for engine in self._engines.values() if engine.report is not None]
+        rooms = [
+            report.max_cpu_loras - report.max_loras
+            for report in reports
+            if report.max_cpu_loras and report.max_loras
+        ]
+        return min(rooms, default=None)
 
     async def state(self) -> list[EngineState]:
         """Every engine, for people; serving ones are asked what is resident, for at most `REPORT_S`."""
-        await asyncio.gather(*(engine.refresh_report(REPORT_S) for engine in self._engines))
+        engines = list(self._engines.values())
+        await asyncio.gather(*(engine.refresh_report(REPORT_S) for engine in engines))
         now = self._clock()
-        return [look(engine, now) for engine in self._engines]
+        return [look(engine, now, self._holdings.pinned) for engine in engines]
 
-    def lease(self, target: Target) -> Leasing:
-        """`async with fleet.lease(target) as lease:`, see `acquire`."""
-        return Leasing(self, target)
-
-    def lease_now(self, target: Target) -> Lease | None:
-        """What `acquire` gives, when it is there without waiting; None when the version must be loaded first.
-
-        The caller releases it. Raises as `acquire` does.
+    def follow(
+        self, *, pinned: frozenset[str], drained: frozenset[str], superseded: Collection[str] = ()
+    ) -> None:
+        """What is wanted may have changed: new versions are loaded at their homes before they are asked for,
+        `superseded` ones (retired, and not kept for a rollback) are unloaded where nothing uses them.
         """
-        engine, boot = self._pick()
-        version = target.version
-        if version is None:
-            return engine.lease(boot, boot.base)
-        if version.name in self._refused:
-            raise _removed(version)
-        entry = boot.residency.loaded(version.name)
-        return None if entry is None else engine.lease(boot, entry)
-
-    async def acquire(self, target: Target) -> Lease:
-        """A hold on an engine that has `target` loaded; the caller releases it.
-
-        Awaits nothing when the version is loaded there. Raises `Unavailable` when no engine can serve it now
-        and `NotFound` for a version that is being removed or whose files are gone.
-        """
-        version = target.version
-        for _ in range(len(self._engines) + 2):
-            lease = self.lease_now(target)
-            if lease is not None:
-                return lease
-            assert version is not None  # the base waits for nothing
-            engine, boot = self._pick()
-            try:
-                await boot.residency.ensure(version)
-            except FilesGone as error:
-                raise _removed(version) from error
-            except LoadFailed as error:
-                raise Unavailable(
-                    f"the engine could not load {version.name}: {error}",
-                    code="adapter_load_failed",
-                    retry_after_s=LOAD_RETRY_S,
-                ) from error
-            except Lost as error:
-                if engine.boot is boot:  # the engine itself is not known to be gone
-                    engine.probe_soon()
-                    raise Unavailable(
-                        f"{version.name} could not be loaded: {error}", retry_after_s=LOAD_RETRY_S
-                    ) from error
-        raise Unavailable("engines come and go; try again", retry_after_s=1.0)
+        self._drained = drained
+        for engine in self._engines.values():
+            self._heed(engine)
+        self._on_change()
+        if self._group is not None:
+            self._holdings.follow(pinned, superseded)
+        else:
+            self._holdings.pinned = pinned
 
     async def forget(
         self, version: Version, *, deadline_s: float = 30.0, then: Callable[[], None] | None = None
     ) -> bool:
         """Takes a version out of every engine, so that its files may be deleted.
 
-        New leases are refused from now on; those in flight may end until the deadline; then it is unloaded.
-        True when nothing used it any more: only then `then` (delete the files) was called, in a thread and
-        while leases were still refused. False: the files must stay, an engine may still read them.
+        Whether nothing used it any more: only then `then` (delete the files) was called; see `Holdings`.
         """
-        name = version.name
-        self._refused.add(name)
-        try:
-            drops = [self._drop(engine, name, deadline_s) for engine in self._engines]
-            drained = all(await asyncio.gather(*drops))
-            if drained and then is not None:
-                await asyncio.to_thread(then)
-            return drained
-        finally:
-            self._refused.discard(name)
+        return await self._holdings.forget(version, deadline_s, then)
 
-    async def _drop(self, engine: Engine, name: str, deadline_s: float) -> bool:
-        if engine.residency is None:
-            return True
-        try:
-            return await engine.residency.drop(name, deadline_s)
-        except Lost:
-            return True  # whatever it held went with it
-        except LoadFailed as error:
-            logger.warning("engine %s did not unload %s: %s", engine.name, name, error)
-            return False
+    def _on_placed(self, kind: Kind, name: str | None, reason: str) -> None:
+        self.events.add(kind, "-", name, reason)
+        if kind is Kind.SPREAD and name is not None and self._group is not None:
+            self._holdings.spread(name)
 
-    def _pick(self) -> tuple[Engine, Boot]:
-        """The serving engine with the least in flight. Raises `Unavailable`."""
-        best: tuple[Engine, Boot] | None = None
-        for engine in self._engines:
-            boot = engine.boot
-            if boot is not None and (best is None or boot.load.in_flight < best[1].load.in_flight):
-                best = engine, boot
-        if best is not None:
-            return best
-        if not self._engines:
-            raise Unavailable(
-                "this gateway has no engine: name some in `engines`, or set engine.enabled = true",
-                retry_after_s=NO_ENGINE_RETRY_S,
-            )
-        first = min(self._engines, key=lambda engine: engine.retry_after_s)
-        how = {Status.STARTING: f"is starting ({first.stage})", Status.FAILED: "is out of service"}
-        raise Unavailable(
-            "no engine can answer right now: "
-            f"engine {first.name} {how.get(first.status, f'is {first.status}')}",
-            retry_after_s=first.retry_after_s,
-        )
+    def _heed(self, engine: Engine) -> None:
+        draining = engine.name in self._drained
+        if draining and not engine.draining:
+            self.events.add(Kind.DRAINING, engine.name, None, "an operator drains it")
+            if self._group is not None:
+                self._spawn(self._until_drained(engine))
+        engine.draining = draining
+
+    async def _until_drained(self, engine: Engine) -> None:
+        while engine.draining and engine.boot is not None and engine.boot.admission.in_flight:  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_POLL_S)  # what a request costs is not worth an event on each leave
+        if engine.draining:
+            self.events.add(Kind.DRAINED, engine.name, None, "nothing is in flight there; it may be stopped")
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
-            tasks = [group.create_task(self._supervise(at)) for at in range(len(self._engines))]
+            tasks = []
+            self._holdings.remember()
+            if self._sources:
+                for shared, sources in self._sources.items():
+                    discovery = Discovery(
+                        sources,
+                        partial(self._on_discovered, shared),
+                        interval_s=self._settings.fleet.dns_interval_s,
+                        resolve=self._resolve,
+                    )
+                    tasks.append(group.create_task(discovery.watch()))
+            else:
+                await self._router.replace(self._holdings.names())
+                for number, engine in enumerate(self._engines.values()):
+                    address = self._local[number] if self._local else None
+                    local = Local(
+                        engine, self._settings, self._launch, self._clock, self._key, address, number=number
+                    )
+                    tasks.append(group.create_task(local.run()))
+            interval_s = self._settings.fleet.placement_interval_s
+            tasks.append(group.create_task(self._router.keep_placing(self._holdings.names, interval_s)))
             self._running.set()
             await self._stop.wait()
-            for task in tasks:
+            for task in (*tasks, *self._watching.values()):
                 task.cancel()
 
-    async def _supervise(self, at: int) -> None:
-        engine = self._engines[at]
-        if self._remotes:
-            await watch(engine, self._remotes[at], self._settings.fleet.probe_interval_s)
-        else:
-            local = Local(engine, self._settings, self._launch, self._clock, self._key, self._local)
-            await local.run()
+    def _on_discovered(self, shared: bool, added: list[Address], removed: list[Removed]) -> None:
+        assert self._group is not None
+        for address, reason in removed:
+            name = name_of(address)
+            engine = self._engines.pop(name)
+            self._watching.pop(name).cancel()
+            engine.tell(Kind.LEFT, None, reason)
+        for address in added:
+            engine = self._engines[name_of(address)] = Engine(
+                name_of(address), self._context, shared_store=shared
+            )
+            self._heed(engine)
+        self._router.place_now(self._holdings.names())
+        for address in added:
+            again_in_s = self._settings.fleet.probe_interval_s
+            work = watch(self._engines[name_of(address)], address, again_in_s)
+            self._watching[name_of(address)] = self._group.create_task(work)
+        self._on_change()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._group is not None
         return self._group.create_task(work)
 
     def _on_change(self) -> None:
-        if any(engine.boot is not None for engine in self._engines):
+        self._router.changed()
+        if any(engine.boot is not None for engine in self._engines.values()):
             self._ready.set()
         else:
             self._ready.clear()
@@ -276,42 +298,13 @@ class Fleet:
         self._running.set()
         if not self._stop.is_set() and not root.cancelled():
             logger.critical("the fleet ended by itself", exc_info=root.exception())
-            for engine in self._engines:
+            for engine in self._engines.values():
                 engine.down("the fleet ended by itself; restart the gateway", NO_ENGINE_RETRY_S)
 
 
-class Leasing:
-    """`async with` around one lease."""
-
-    __slots__ = ("_fleet", "_lease", "_target")
-
-    def __init__(self, fleet: Fleet, target: Target) -> None:
-        self._fleet = fleet
-        self._target = target
-        self._lease: Lease | None = None
-
-    async def __aenter__(self) -> Lease:
-        self._lease = await self._fleet.acquire(self._target)
-        return self._lease
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._lease is not None:
-            self._lease.release()
-
-
-def _removed(version: Version) -> NotFound:
-    return NotFound(
-        f"The model {version.name!r} was removed. GET /v1/models lists what this gateway serves.",
-        code="model_not_found",
-        param="model",
-    )
-
-
-def _address(url: str, key_env: str | None, environment: Mapping[str, str]) -> Address:
+def _source(url: str, key_env: str | None, environment: Mapping[str, str]) -> Source:
     try:
-        return Address.parse(url, _key(f"engines: {url}", key_env, environment))
+        return Source.parse(url, _key(f"engines: {url}", key_env, environment))
     except ValueError as error:
         raise SettingsError(f"engines: {error}") from error
 
@@ -320,3 +313,6 @@ def _key(setting: str, name: str | None, environment: Mapping[str, str]) -> str 
     if name is not None and not environment.get(name):
         raise SettingsError(f"{setting} names {name} for the key, but that environment variable is not set")
     return None if name is None else environment[name]
+
+
+__all__ = ["Fleet", "Target"]

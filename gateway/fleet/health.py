@@ -92,6 +92,11 @@ class Health:
         """Back after an ejection, and nothing has been heard of it since."""
         return self._until is not None and self._clock() >= self._until
 
+    @property
+    def suspect(self) -> bool:
+        """Ejected, or on probation since."""
+        return self._until is not None
+
     def ejected(self) -> str | None:
         """Why it is out, None while it may be asked: as ever, or on probation. Cheap while it is well."""
         if self._until is None or self._clock() >= self._until:

@@ -30,8 +30,10 @@ class Command:
     environment: Mapping[str, str]
 
 
-def launch(settings: Settings, port: int, key: str) -> Command:
-    """The command for a new engine on this machine. Blocks for 0.1 s (the interpreter is asked what it has).
+def launch(settings: Settings, port: int, key: str, number: int = 0) -> Command:
+    """The command for a new engine on this machine, its `number`th from 0.
+
+    Blocks for 0.1 s: the interpreter is asked what it has.
 
     Raises `CannotLaunch`, or `adapters.base.manifest.BaseError` when there is no usable base.
     """
@@ -39,7 +41,7 @@ def launch(settings: Settings, port: int, key: str) -> Command:
     installed = look(interpreter(settings))
     device = choose_device(settings, installed)
     check(settings, installed, quantization(settings, device, base))
-    return command(settings, port, key, device=device, base=base, environment=os.environ)
+    return command(settings, port, key, device=device, base=base, environment=os.environ, number=number)
 
 
 def interpreter(settings: Settings) -> str:
@@ -76,6 +78,7 @@ def command(
     device: Device,
     base: BaseManifest,
     environment: Mapping[str, str],
+    number: int = 0,
 ) -> Command:
     """vLLM's command line for these settings. The key is in the environment only: anyone can list processes.
 
@@ -108,11 +111,11 @@ def command(
         argv += ["--dtype", "bfloat16"]
     else:
         argv += ["--gpu-memory-utilization", str(engine.gpu_memory_utilization)]
-    return Command((*argv, *engine.extra_args), _environment(settings, key, device, environment))
+    return Command((*argv, *engine.extra_args), _environment(settings, key, device, environment, number))
 
 
 def _environment(
-    settings: Settings, key: str, device: Device, inherited: Mapping[str, str]
+    settings: Settings, key: str, device: Device, inherited: Mapping[str, str], number: int
 ) -> Mapping[str, str]:
     secrets = {settings.database.url_env, settings.engine.api_key_env}
     ours = {
@@ -136,12 +139,24 @@ def _environment(
         ours["VLLM_CPU_KVCACHE_SPACE"] = str(settings.engine.kv_cache_gib)
         # An NVIDIA device must not be looked at by an engine that was told to use the CPU.
         ours["CUDA_VISIBLE_DEVICES"] = ""
+        if settings.engine.count > 1:
+            # Left alone, every engine takes the same cores.
+            cores = sorted(os.sched_getaffinity(0))
+            ours["VLLM_CPU_OMP_THREADS_BIND"] = str(cores[number % len(cores)])
+    elif settings.engine.count > 1:
+        ours["CUDA_VISIBLE_DEVICES"] = _nth_device(inherited.get("CUDA_VISIBLE_DEVICES"), number)
     kept = {
         name: value
         for name, value in inherited.items()
         if not name.startswith(ENVIRONMENT_PREFIX) and name not in secrets
     }
     return kept | ours
+
+
+def _nth_device(visible: str | None, number: int) -> str:
+    """The GPU of the engine with this number: of those that were made visible to us, if any were named."""
+    named = [name for name in (visible or "").split(",") if name]
+    return named[number % len(named)] if named else str(number)
 
 
 __all__ = ["CannotLaunch", "Command", "Device", "choose_device", "command", "launch", "quantization"]

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import socket
 from collections.abc import AsyncIterator, Callable
 
 from adapters.base.manifest import BaseError
@@ -16,14 +15,15 @@ from gateway.fleet.engine import Engine, Unfit
 from gateway.fleet.launch import HOST, CannotLaunch, Command
 from gateway.fleet.progress import Reader
 from gateway.settings import Settings
-from gateway.supervise import Child
+from gateway.supervise import Child, free_port
 
 logger = logging.getLogger(__name__)
 
 EXIT_S = 1.0
 """How long an engine that does not answer may take to end by itself before it is ended."""
 
-Launch = Callable[[Settings, int, str], Command]
+Launch = Callable[[Settings, int, str, int], Command]
+"""(settings, port, key, the engine's number on this machine) -> what to run."""
 
 
 class Local:
@@ -43,13 +43,17 @@ class Local:
         key: str | None = None,
         address: Address | None = None,
         backoff: Backoff | None = None,
+        *,
+        number: int = 0,
     ) -> None:
+        """`number` tells engines of one machine apart, 0 for the first: which GPU or core is its own."""
         self._engine = engine
         self._settings = settings
         self._launch = launch
         self._clock = clock
         self._key = key
         self._address = address
+        self._number = number
         self._backoff = backoff or Backoff()
         self._log = settings.log_path / f"engine-{engine.name}.log"
 
@@ -68,7 +72,9 @@ class Local:
         reader = Reader()
         reason = "it ended"
         try:
-            command = await asyncio.to_thread(self._launch, self._settings, address.port, address.key or "")
+            command = await asyncio.to_thread(
+                self._launch, self._settings, address.port, address.key or "", self._number
+            )
             async with self._child(command, reader) as child:
                 self._engine.starting(address, child.pid)
                 try:
@@ -115,14 +121,6 @@ class Local:
             return f"it was ended by signal {-code} (log: {self._log})"
         error = f": {reader.error}" if reader.error else ""
         return f"it exited with status {code}{error} (log: {self._log})"
-
-
-def free_port() -> int:
-    """A port that was free a moment ago. If somebody takes it, the start fails and the next gets another."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from gateway.fleet.engine import Engine
-from gateway.fleet.plugin import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class LoadedVersion:
     residency: str
     in_flight: int
     idle_s: float
+    pinned: bool
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,19 @@ class EngineState:
     plugin_version: str | None
     lora_kernel: str | None
     in_flight: int
+    waiting: int
+    draining: bool
+    ejected: str | None
+    degraded: str | None
     versions: tuple[LoadedVersion, ...]
 
 
-def look(engine: Engine, now: float | None = None) -> EngineState:
+def look(engine: Engine, now: float | None = None, pinned: Set[str] = frozenset()) -> EngineState:
     now = time.monotonic() if now is None else now
     boot, report = engine.boot, engine.report
     entries = boot.residency.entries.values() if boot else ()
+    waiting = boot.admission.waiting_by_key if boot else {}
+    slots = boot.residency.slots if boot else None
     return EngineState(
         engine=engine.name,
         url=engine.address.url if engine.address else None,
@@ -66,18 +74,29 @@ def look(engine: Engine, now: float | None = None) -> EngineState:
         vllm_version=report.vllm_version if report else None,
         plugin_version=report.plugin_version if report else None,
         lora_kernel=report.lora_kernel if report else None,
-        in_flight=boot.load.in_flight if boot else 0,
+        in_flight=boot.admission.in_flight if boot else 0,
+        waiting=boot.admission.waiting if boot else 0,
+        draining=engine.draining,
+        ejected=engine.health.ejected(),
+        degraded=engine.degraded,
         versions=tuple(
-            LoadedVersion(entry.name, _residency(report, entry.name), entry.in_flight, now - entry.last_used)
+            LoadedVersion(
+                entry.name,
+                _residency(slots, entry.name),
+                entry.in_flight,
+                now - entry.last_used,
+                entry.name in pinned,
+                waiting.get(entry.name, 0),
+            )
             for entry in sorted(entries, key=lambda entry: entry.name)
             if entry.loaded
         ),
     )
 
 
-def _residency(report: Report | None, name: str) -> str:
-    if report is None or report.resident is None:
+def _residency(slots: Mapping[str, int | None] | None, name: str) -> str:
+    if slots is None:
         return "registered"
-    if name not in report.resident:
+    if name not in slots:
         return "evicted"
-    return "resident" if report.resident[name] is None else "active"
+    return "resident" if slots[name] is None else "active"

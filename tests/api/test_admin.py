@@ -51,6 +51,7 @@ def admin(registry: Registry) -> Admin:
         store=nothing,
         routes=nothing,
         fleet=nothing,
+        wishes=nothing,
         tally=nothing,
     )
 

@@ -23,6 +23,7 @@ import gateway.access.tables
 from gateway.db import Database, DatabaseError, EmbeddedPostgres
 from gateway.db.database import head
 from gateway.db.migrations import runner
+from gateway.fleet import wishes
 from tests.supervise.family import eventually
 
 AT_HEAD = """
@@ -86,7 +87,7 @@ async def test_a_schema_newer_than_this_version_is_refused(db: Database) -> None
 async def test_tables_and_migrations_agree(db: Database) -> None:
     await db.migrate()
     wanted = MetaData()
-    for metadata in (adapters.tables.metadata, gateway.access.tables.metadata):
+    for metadata in (adapters.tables.metadata, gateway.access.tables.metadata, wishes.metadata):
         for table in metadata.tables.values():
             table.to_metadata(wanted)
     async with db.engine.connect() as connection:

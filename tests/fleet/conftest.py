@@ -47,14 +47,14 @@ class Shelf:
     def path_of(self, version: Version) -> Path:
         return self.root / version.digest
 
-    async def wanted(self) -> Sequence[Version]:
+    def wanted(self) -> Sequence[Version]:
         return list(self.desired)
 
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Shelf:
-    root = tmp_path / "store"
-    root.mkdir()
+    root = tmp_path / "store" / "sha256"
+    root.mkdir(parents=True)
     return Shelf(root)
 
 
@@ -77,7 +77,9 @@ def remote(shelf: Shelf, tmp_path: Path) -> Remote:
             state_dir=tmp_path / "state",
             base=Base(name="base"),
             engine=Engine(max_cpu_loras=64),
-            engines=tuple(RemoteEngine(url=each.url, api_key_env="ENGINE_KEY") for each in stubs),
+            engines=tuple(
+                RemoteEngine(url=each.url, api_key_env="ENGINE_KEY", shared_store=True) for each in stubs
+            ),
             fleet=FleetSettings(**({"probe_interval_s": 0.02, "probe_timeout_s": 1.0} | fleet_settings)),
         )
         fleet = Fleet(settings, shelf.wanted, shelf.path_of, environment={"ENGINE_KEY": "engine-key"})
@@ -87,6 +89,16 @@ def remote(shelf: Shelf, tmp_path: Path) -> Remote:
             yield fleet
 
     return run
+
+
+@asynccontextmanager
+async def leased(fleet: Fleet, target: Ask) -> AsyncIterator[Lease]:
+    """A lease for as long as the block lasts."""
+    lease = await fleet.acquire(target)
+    try:
+        yield lease
+    finally:
+        lease.release(answered=True)
 
 
 async def until(what: str, check: Callable[[], bool], deadline_s: float = 10.0) -> None:

@@ -12,7 +12,7 @@ from gateway.errors import Unavailable
 from gateway.fleet import Fleet, Stage
 from gateway.fleet.client import Address
 from gateway.settings import Engine, RemoteEngine, Settings, SettingsError
-from tests.fleet.conftest import Ask, Remote, Shelf, only, until
+from tests.fleet.conftest import Ask, Remote, Shelf, leased, only, until
 from tests.fleet.stub import Stub, report
 
 
@@ -120,7 +120,7 @@ async def test_an_engine_without_our_plugin_serves_when_none_is_required(
     stub: Stub, remote: Remote, caplog: pytest.LogCaptureFixture
 ) -> None:
     stub.plugin = None
-    async with remote(stub, require_plugin=False) as fleet, fleet.lease(Ask(None)) as lease:
+    async with remote(stub, require_plugin=False) as fleet, leased(fleet, Ask(None)) as lease:
         assert not lease.prompt_logprobs_safe
         assert "fleet.require_plugin is off" in caplog.text
 
@@ -150,7 +150,7 @@ async def test_requests_go_to_the_engine_with_the_least_in_flight(remote: Remote
     async with AsyncExitStack() as stack:
         stubs = [await stack.enter_async_context(Stub().listening()) for _ in range(2)]
         fleet = await stack.enter_async_context(remote(*stubs))
-        await until("both serve", lambda: all(engine.boot for engine in fleet._engines))
+        await until("both serve", lambda: all(engine.boot for engine in fleet._engines.values()))
         ports = [(await fleet.acquire(Ask(None))).port for _ in range(4)]
         assert [2, 2] == [ports.count(stub.port) for stub in stubs]
 
@@ -176,7 +176,7 @@ def test_waiting_for_a_start_takes_the_last_start_less_what_has_passed_and_at_le
     shelf: Shelf,
 ) -> None:
     now = [100.0]
-    engine = Fleet(Settings(), shelf.wanted, shelf.path_of, clock=lambda: now[0])._engines[0]
+    engine = Fleet(Settings(), shelf.wanted, shelf.path_of, clock=lambda: now[0])._engines["local"]
     engine.took_s = 12.0
     engine.starting(Address("127.0.0.1", 1), pid=1)
     waits = [engine.retry_after_s]
@@ -187,7 +187,7 @@ def test_waiting_for_a_start_takes_the_last_start_less_what_has_passed_and_at_le
 
 def test_a_step_of_a_start_that_is_past_is_not_told(shelf: Shelf) -> None:
     said: list[str] = []
-    engine = Fleet(Settings(), shelf.wanted, shelf.path_of, say=said.append)._engines[0]
+    engine = Fleet(Settings(), shelf.wanted, shelf.path_of, say=said.append)._engines["local"]
     engine.starting(Address("127.0.0.1", 1), pid=1)
     engine.progress(Stage.LOADING_ADAPTERS)
     engine.progress(Stage.OPENING)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -207,3 +209,25 @@ def test_tools_have_a_parser_for_vllm_refuses_them_without_one() -> None:
     made = built(tool_call_parser="llama3_json")
     assert "--enable-auto-tool-choice" in made.argv
     assert "llama3_json" == value(made, "--tool-call-parser")
+
+
+def test_engines_of_one_machine_have_a_core_each_on_a_cpu() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    bound = [numbered("cpu", number)["VLLM_CPU_OMP_THREADS_BIND"] for number in range(2)]
+    assert [str(cores[number % len(cores)]) for number in range(2)] == bound
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in built("cpu").environment
+
+
+def test_engines_of_one_machine_have_a_gpu_each() -> None:
+    assert ["0", "1"] == [numbered("cuda", number)["CUDA_VISIBLE_DEVICES"] for number in range(2)]
+    ours = {"CUDA_VISIBLE_DEVICES": "4,7"}
+    assert ["4", "7"] == [numbered("cuda", number, ours)["CUDA_VISIBLE_DEVICES"] for number in range(2)]
+
+
+def numbered(device: Device, number: int, environment: dict[str, str] | None = None) -> Mapping[str, str]:
+    """The environment of one of two engines."""
+    settings = Settings(base=Base(name="base", path=Path("base")), engine=Engine(count=2))
+    made = command(
+        settings, 8123, "s3cret", device=device, base=TINY, environment=environment or {}, number=number
+    )
+    return made.environment

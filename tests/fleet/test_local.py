@@ -23,7 +23,7 @@ from gateway.fleet.local import Launch
 from gateway.fleet.precheck import CannotLaunch
 from gateway.settings import Base, Engine, Settings
 from gateway.settings import Fleet as FleetSettings
-from tests.fleet.conftest import Ask, Shelf, authorization, only, until
+from tests.fleet.conftest import Ask, Shelf, authorization, leased, only, until
 
 
 def kill(pid: int | None) -> None:
@@ -32,12 +32,12 @@ def kill(pid: int | None) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def fake(settings: Settings, port: int, key: str) -> Command:
+def fake(settings: Settings, port: int, key: str, number: int = 0) -> Command:
     words = ("-m", "gateway.cli", "fake-engine", "--port", str(port), "--model", settings.base.name)
     return Command((sys.executable, *words), {**os.environ, "VLLM_API_KEY": key})
 
 
-def deaf(settings: Settings, port: int, key: str) -> Command:
+def deaf(settings: Settings, port: int, key: str, number: int = 0) -> Command:
     """An engine that never opens its port."""
     return Command((sys.executable, "-c", "import signal; signal.pause()"), dict(os.environ))
 
@@ -76,7 +76,7 @@ def with_files(shelf: Shelf, name: str) -> Ask:
 
 async def answers(fleet: Fleet, ask: Ask) -> int:
     """The status of a completion through a lease, as the relay would send it."""
-    async with fleet.lease(ask) as lease, httpx.AsyncClient(trust_env=False) as http:
+    async with leased(fleet, ask) as lease, httpx.AsyncClient(trust_env=False) as http:
         name = ask.version.name if ask.version else "base"
         answer = await http.post(
             f"http://{lease.host}:{lease.port}/v1/completions",
@@ -133,7 +133,7 @@ async def test_a_death_that_a_probe_saw_first_is_still_told_by_how_the_process_e
     async with home(said=said) as fleet:
         await fleet.wait_ready(30)
         kill((await only(fleet)).pid)
-        fleet._engines[0].probe_soon()
+        fleet._engines["local"].probe_soon()
         await until("it is said", lambda: any("ended by signal 9" in line for line in said))
 
 
@@ -156,7 +156,7 @@ async def test_a_start_is_told_step_by_step(home: Home) -> None:
 async def test_an_engine_that_ends_at_once_is_started_again_and_says_why(home: Home) -> None:
     attempts: list[int] = []
 
-    def flaky(settings: Settings, port: int, key: str) -> Command:
+    def flaky(settings: Settings, port: int, key: str, number: int = 0) -> Command:
         attempts.append(port)
         if len(attempts) == 1:
             script = "raise SystemExit('ValueError: To serve at least one request, 9 GiB are needed')"
@@ -171,7 +171,7 @@ async def test_an_engine_that_ends_at_once_is_started_again_and_says_why(home: H
 
 
 async def test_what_keeps_an_engine_from_being_started_is_the_reason_shown(home: Home) -> None:
-    def impossible(settings: Settings, port: int, key: str) -> Command:
+    def impossible(settings: Settings, port: int, key: str, number: int = 0) -> Command:
         raise CannotLaunch("torchvision does not import. Run: hotswap doctor --fix")
 
     async with home(impossible) as fleet:
@@ -184,8 +184,8 @@ async def test_a_child_that_dies_before_it_is_well_is_noticed_without_waiting_fo
     home: Home,
 ) -> None:
     async with home(deaf) as fleet:
-        await until("it was started", lambda: fleet._engines[0].pid is not None)
-        kill(fleet._engines[0].pid)
+        await until("it was started", lambda: fleet._engines["local"].pid is not None)
+        kill(fleet._engines["local"].pid)
         await until("it was noticed", lambda: "signal 9" in (fleet.reason or ""), 2)
 
 
@@ -193,14 +193,14 @@ async def test_a_start_that_takes_too_long_is_given_up_and_told(home: Home) -> N
     said: list[str] = []
     async with home(deaf, said, start_timeout_s=0.1) as fleet:
         await until("it is said", lambda: any("not ready" in line for line in said))
-        await until("it was started again", lambda: fleet._engines[0].starts == 2)
+        await until("it was started again", lambda: fleet._engines["local"].starts == 2)
 
 
 async def test_a_key_never_appears_where_an_engine_is_shown(home: Home) -> None:
     async with home() as fleet:
         await fleet.wait_ready(30)
         key = authorization(await fleet.acquire(Ask(None))).removeprefix("Bearer ")
-        address = fleet._engines[0].address
+        address = fleet._engines["local"].address
         assert isinstance(address, Address)
         assert key not in repr(address) + repr(await fleet.state())
 
@@ -208,4 +208,4 @@ async def test_a_key_never_appears_where_an_engine_is_shown(home: Home) -> None:
 async def test_an_engine_that_hangs_before_it_serves_does_not_block_the_stop(home: Home) -> None:
     async with asyncio.timeout(10):
         async with home(deaf) as fleet:
-            await until("it was started", lambda: fleet._engines[0].pid is not None)
+            await until("it was started", lambda: fleet._engines["local"].pid is not None)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.errors import NotFound, Unavailable
-from tests.fleet.conftest import Ask, Remote, Shelf, authorization, only
+from tests.fleet.conftest import Ask, Remote, Shelf, authorization, leased, only
 from tests.fleet.stub import Stub
 
 
@@ -44,7 +44,7 @@ async def test_two_versions_are_never_sent_at_the_same_time(stub: Stub, shelf: S
 
 
 async def test_the_base_needs_no_load(stub: Stub, remote: Remote) -> None:
-    async with remote(stub) as fleet, fleet.lease(Ask(None)) as lease:
+    async with remote(stub) as fleet, leased(fleet, Ask(None)) as lease:
         assert (stub.port, "Bearer engine-key") == (lease.port, authorization(lease))
         assert [] == stub.loads
 
@@ -80,7 +80,7 @@ async def test_an_engine_that_already_has_the_version_counts_as_loaded(
 ) -> None:
     version = shelf.add("support")
     stub.loaded[version.name] = "earlier"
-    async with remote(stub) as fleet, fleet.lease(Ask(version)) as lease:
+    async with remote(stub) as fleet, leased(fleet, Ask(version)) as lease:
         assert stub.port == lease.port
 
 
@@ -125,10 +125,10 @@ async def test_a_load_slower_than_its_timeout_is_unavailable(
 async def test_a_stale_lease_has_its_version_loaded_again(stub: Stub, shelf: Shelf, remote: Remote) -> None:
     version = shelf.add("support")
     async with remote(stub) as fleet:
-        async with fleet.lease(Ask(version)) as lease:
+        async with leased(fleet, Ask(version)) as lease:
             stub.loaded.clear()
             lease.stale()
-        async with fleet.lease(Ask(version)):
+        async with leased(fleet, Ask(version)):
             assert [version.name] * 2 == stub.loads
 
 
@@ -169,7 +169,7 @@ async def test_forgetting_past_its_deadline_leaves_the_files(
 ) -> None:
     version = shelf.add("support")
     happened: list[str] = []
-    async with remote(stub) as fleet, fleet.lease(Ask(version)):
+    async with remote(stub) as fleet, leased(fleet, Ask(version)):
         drained = await fleet.forget(version, deadline_s=0.01, then=lambda: happened.append("deleted"))
         assert (False, []) == (drained, happened)
 
@@ -209,7 +209,7 @@ async def test_a_version_may_come_back_after_it_was_forgotten(
         lease = await fleet.acquire(Ask(version))
         lease.release()
         await fleet.forget(version, deadline_s=0.01)
-        async with fleet.lease(Ask(version)):
+        async with leased(fleet, Ask(version)):
             assert {version.name} == set(stub.loaded)
 
 
@@ -218,8 +218,7 @@ async def test_state_shows_versions_with_their_requests_in_flight(
 ) -> None:
     version = shelf.add("support")
     async with remote(stub) as fleet:
-        stub.plugin = {**(stub.plugin or {}), "resident": [{"name": version.name, "slot": 0}]}
-        async with fleet.lease(Ask(version)):
+        async with leased(fleet, Ask(version)):
             (shown,) = (await only(fleet)).versions
             assert (version.name, "active", 1) == (shown.name, shown.residency, shown.in_flight)
         assert 0 == (await only(fleet)).in_flight
