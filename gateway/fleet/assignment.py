@@ -17,7 +17,7 @@ ENTER, RETURN = 0.8, 0.4
 """Of what the bound allows beyond an even load. An engine that is above the bound is relieved down to
 `ENTER`, and filled up to it; a version goes back to an engine that it prefers when that stays below `RETURN`.
 Between these lines demand may rise and fall without moving anything."""
-TRIES = 64
+TRIES = 32
 """Versions that an engine above the bound tries to move elsewhere, at most."""
 CROWDED = 1.1
 """With more placements than this for each one that engines can keep, their number no longer matters."""
@@ -82,7 +82,7 @@ class Assignment:
     def mend(self) -> None:
         """Homes for those that lack some; relief for engines above the bound; ways back to preferred ones."""
         self._count()
-        for at in sorted(self._lacking(), key=lambda at: (-self._octave(at), at)):
+        for at in self._lacking():
             self._complete(at)
         self._relieve()
         self._bring_back()
@@ -143,19 +143,14 @@ class Assignment:
         return self.loads[engine] + piece <= lines[engine] and self._counts[engine] < self._rooms[engine]
 
     def _complete(self, at: int) -> None:
-        """The first engines of its order with room; without any, the least full ones."""
-        homes, piece, order = list(self._homes(at)), self._pieces[at], self._order(at)
+        """The next engines of its order, full or not: who has to leave a full one is seen afterwards, as it
+        would be by a gateway that was just started."""
+        homes, order = set(self._homes(at)), self._order(at)
         lacking = int(self.shares.degrees[at]) - len(homes)
-        others = [engine for engine in order if engine not in set(homes)]
-        found = others[:lacking]
-        if len(found) < lacking:
-            left = [engine for engine in others if engine not in set(found)]
-            left.sort(key=lambda engine: (self.loads[engine] + piece) / self.strength[engine])
-            found += left[: lacking - len(found)]
+        found = [engine for engine in order if engine not in homes][:lacking]
         for engine in found:
-            self._add(engine, piece, 1)
-        together = {*homes, *found}
-        self._seat(at, [engine for engine in order if engine in together])
+            self._add(engine, self._pieces[at], 1)
+        self._seat(at, [engine for engine in order if engine in homes or engine in found])
 
     def _relieve(self) -> None:
         engines = range(len(self.electorate))

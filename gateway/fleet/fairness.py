@@ -92,6 +92,7 @@ class Turns:
         return True
 
     def all(self) -> list[Waiter]:
+        """Everybody who waits."""
         return [waiter for line in self.lines.values() for waiter in line.waiters]
 
     def pop(self, line: Line) -> Waiter:

@@ -51,7 +51,7 @@ def place(
     previous: Placement | None = None,
     *,
     bound: float = 1.25,
-    hot: float = 0.25,
+    hot: float = 0.5,
     floor: float = 0.0,
     keeps: Mapping[str, int] | None = None,
 ) -> Placement:

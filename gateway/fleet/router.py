@@ -8,6 +8,7 @@ more to do than its share.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from gateway.fleet.demand import Demand
@@ -15,6 +16,8 @@ from gateway.fleet.engine import Engine
 from gateway.fleet.events import Kind
 from gateway.fleet.placement import Placement, order, place, prefer
 from gateway.fleet.residency import Tell
+
+logger = logging.getLogger(__name__)
 
 OVER = 1.25
 """A preferred home may be this many times as full as the emptiest one (bounded load), plus `SLACK`."""
@@ -125,7 +128,12 @@ class Router:
         measured = self._demand.close_interval()
         capacities = self._capacities()
         demand = _demand(versions, measured)
-        placed = await asyncio.to_thread(_place, demand, capacities, self._caches(), self.placement)
+        try:
+            placed = await asyncio.to_thread(_place, demand, capacities, self._caches(), self.placement)
+        except Exception:
+            # A mistake in the arithmetic must not end serving: homes stay as they are.
+            logger.exception("the placement of %d versions failed; the last one stays", len(demand))
+            return
         if capacities == self._capacities():  # else an engine came or went, and was placed for
             self._use(placed, measured)
 

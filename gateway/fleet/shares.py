@@ -73,7 +73,7 @@ def measure(
     unit = max(typical(weights) / sum(weights), floor / total)
     sizes = np.maximum(values / (total * unit), LEAST)
     degrees = _degrees(sizes / hot, len(weights))
-    if previous is not None:
+    if previous is not None and previous.names:
         held = np.where(known >= 0, previous.degrees[known], degrees)
         degrees = np.clip(held, degrees, _degrees(sizes / (hot * SHRINK), len(weights)))
     return Shares(names, owns, known, unit, sizes, degrees)

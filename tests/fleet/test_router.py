@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pytest
+
 from gateway.fleet.events import Kind
 from gateway.fleet.health import Health
 from gateway.fleet.placement import order
@@ -61,6 +63,30 @@ async def test_a_hot_version_gets_more_homes_and_loses_them_again() -> None:
         await router.replace(["hot", "cold"])
     assert 1 == len(router.homes("hot"))
     assert Kind.SHRUNK in [kind for kind, *_ in told]
+
+
+async def test_versions_that_come_after_none_are_placed() -> None:
+    router = router_of(*[FakeEngine(f"engine-{number}") for number in range(3)])
+    await router.replace([])
+    await router.replace(["first", "second"])
+    assert router.placement is not None
+    assert {1} == {len(router.placement.homes(name)) for name in ("first", "second")}
+    await router.replace([])
+    await router.replace(["second"])
+    assert 1 == len(router.homes("second"))
+
+
+async def test_a_placement_that_fails_leaves_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    router = router_of(*[FakeEngine(f"engine-{number}") for number in range(3)])
+    await router.replace(["support"])
+    before = router.placement
+
+    def broken(*arguments: object, **options: object) -> None:
+        raise IndexError("out of bounds")
+
+    monkeypatch.setattr("gateway.fleet.router.place", broken)
+    await router.replace(["support", "other"])
+    assert before is router.placement
 
 
 async def test_little_traffic_is_not_spread_however_alone_it_is() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -12,10 +12,10 @@ import httpx
 from tests.house import House
 from tests.proofs.adapters import variants
 from tests.proofs.result import Result, median, percentile, spread
-from tests.proofs.traffic import Answer, client, stream
+from tests.proofs.traffic import client, stream
+from tests.proofs.underload import PROMPT, STREAMS, Background, first, idle_costs
 
-SWAPS, STREAMS, STREAM_TOKENS = 100, 8, 200
-PROMPT = "List three short facts about rivers."
+SWAPS = 100
 
 
 def prove(folder: Path, base: Path, data: Path | None) -> Result:
@@ -35,27 +35,29 @@ async def _measure(house: House, folder: Path, base: Path, result: Result) -> No
     resident = house.add("resident", next(fresh))["name"]
     async with client(house.url, house.key) as http:
         await stream(http, resident, PROMPT)
-        idle_cold, idle_warm = [], []
-        for _ in range(20):  # one load, one prefill: without any load on the engine
-            name = (await asyncio.to_thread(house.add, "idle", next(fresh)))["name"]
-            idle_cold.append((await _first(http, name)).first_token_s)
-            idle_warm.append((await _first(http, name)).first_token_s)
-        load = max(0.0, median(idle_cold) - median(idle_warm))
-        prefill = median(idle_warm)
 
-        async with _Background(http, [house_base(house), resident]) as quiet:
+        async def idle() -> AsyncIterator[str]:
+            for _ in range(20):
+                yield (await asyncio.to_thread(house.add, "idle", next(fresh)))["name"]
+
+        costs = await idle_costs(http, idle())
+        load, prefill = costs.load, costs.prefill
+
+        async with Background(http, [house_base(house), resident]) as quiet:
             await asyncio.sleep(30)
         quiet_gaps = quiet.gaps
         step = median(quiet_gaps)
 
-        cold, warm, registering, failures = [], [], [], 0
-        async with _Background(http, [house_base(house), resident]) as busy:
+        cold: list[float] = []
+        warm: list[float] = []
+        registering, failures = [], 0
+        async with Background(http, [house_base(house), resident]) as busy:
             for _ in range(SWAPS):
                 began = time.monotonic()
                 name = (await asyncio.to_thread(house.add, "swap", next(fresh)))["name"]
                 registering.append(time.monotonic() - began)
                 for times in (cold, warm):
-                    answer = await _first(http, name)
+                    answer = await first(http, name)
                     if answer.status != 200 or answer.model != name or not answer.chunks:
                         failures += 1
                         print(f"  failed: {answer.status} {answer.error[:200]}", flush=True)
@@ -94,37 +96,3 @@ async def _measure(house: House, folder: Path, base: Path, result: Result) -> No
 def house_base(house: House) -> str:
     models = httpx.get(house.url + "/v1/models", headers=house.headers).json()["data"]
     return str(next(model["id"] for model in models if model["root"] is None))
-
-
-async def _first(http: httpx.AsyncClient, name: str) -> Answer:
-    return await stream(http, name, PROMPT, max_tokens=4, ignore_eos=True)
-
-
-class _Background:
-    """`STREAMS` streams that start again as they end, until the block is left. Keeps every gap."""
-
-    def __init__(self, http: httpx.AsyncClient, models: list[str]) -> None:
-        self.gaps: list[float] = []
-        self.failures = 0
-        self.done = 0
-        self._over = False
-        self._tasks: list[asyncio.Task[None]] = []
-        self._run: Callable[[int], Awaitable[Answer]] = lambda number: stream(
-            http, models[number % len(models)], f"{number}: {PROMPT}", STREAM_TOKENS, ignore_eos=True
-        )
-
-    async def __aenter__(self) -> _Background:
-        self._tasks = [asyncio.create_task(self._loop(number)) for number in range(STREAMS)]
-        await asyncio.sleep(3)  # every stream is past its prefill
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        self._over = True
-        await asyncio.gather(*self._tasks)
-
-    async def _loop(self, number: int) -> None:
-        while not self._over:
-            answer = await self._run(number)
-            self.gaps += answer.gaps_s
-            self.done += 1
-            self.failures += answer.status != 200 or bool(answer.error)
