@@ -167,7 +167,11 @@ class Client:
         body = {"sha256": sha256, "source": source} | ({} if path is None else {"path": str(path)})
         answer = await self._send("PUT", _adapter(name), self._load_timeout_s, body)
         if answer.status_code != 200:
-            raise _refusal(answer)
+            refusal = _refusal(answer)
+            if path is None or not isinstance(refusal, LoadFailed):
+                raise refusal
+            # An engine that quotes the path must not tell our clients where the store is.
+            raise LoadFailed(str(refusal).replace(str(path), name), refusal.code)
         try:
             told = answer.json()
             return Put(told["fetched"] is True, float(told["ms"]))

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.db import EmbeddedPostgres, PostgresError, account, postgres
-from gateway.supervise import Locked
+from gateway.supervise import Locked, free_port
 from tests.db.server import open_folder
 from tests.supervise.family import is_alive, wait_until
 
@@ -260,10 +260,10 @@ async def test_what_keeps_the_server_from_starting_is_in_the_error(
 async def test_a_port_that_was_taken_meanwhile_is_another_ones(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
-    free = postgres.free_port()
+    free = free_port()
     taken = int(postgres_url.rpartition(":")[2].partition("/")[0])
     ports = iter([taken, free])
-    monkeypatch.setattr(postgres, "free_port", lambda: next(ports))
+    monkeypatch.setattr("gateway.db.embedded.free_port", lambda: next(ports))
     assert 1 == await query(await server.start(), "SELECT 1")
     assert free == server.port
 
@@ -308,7 +308,7 @@ def unsupervised(data_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A server that nobody looks after."""
     folder = postgres.binaries()
     who = account.choose(data_dir, folder)
-    options = ["-p", str(postgres.free_port()), "-c", "unix_socket_directories="]
+    options = ["-p", str(free_port()), "-c", "unix_socket_directories="]
     with subprocess.Popen(
         [*who.prefix, str(folder / "postgres"), "-D", str(data_dir), *options],
         user=who.user,
