@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -192,7 +193,7 @@ class Assignment:
         return sorted(versions, key=rank)[:TRIES]
 
     def _move_away(self, at: int, engine: int) -> None:
-        """To the next engine of its order with room; without one it stays."""
+        """To the first engine of its order with room; without one it stays."""
         homes, order = set(self._homes(at)), self._order(at)
         for other in order:
             if other not in homes and self._fits(other, self._pieces[at], self._entries):
@@ -228,12 +229,12 @@ class Assignment:
 
 def _rooms(electorate: Electorate, placements: int, keeps: Mapping[str, int] | None) -> list[int]:
     """How many versions each engine may be home to."""
-    rooms = [placements] * len(electorate)
+    unlimited = [sys.maxsize] * len(electorate)
     if keeps is None:
-        return rooms
-    keep = [keeps.get(name, placements) for name in electorate.names]
+        return unlimited
+    keep = [keeps.get(name, sys.maxsize) for name in electorate.names]
     if placements > CROWDED * sum(keep):
-        return rooms
+        return unlimited
     total = sum(electorate.weights)
     even = (math.ceil(placements * weight / total) for weight in electorate.weights)
     return [max(each, share) for each, share in zip(keep, even, strict=True)]

@@ -69,6 +69,8 @@ def place(
     if not engines:
         return Placement((), {}, {}, Electorate.of({}), None)
     before = previous._assignment if previous is not None else None
+    if before is not None and not before.shares.names:
+        before = None  # nobody was anywhere
     electorate = Electorate.of(engines)
     if before is not None and before.electorate.same_as(electorate):
         electorate = before.electorate

@@ -5,7 +5,6 @@ Sizes are in *units*: one is what an engine of typical (median) weight has when 
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
 
 SHRINK = 0.7
 """A home is given up when demand has fallen to this part of what had brought it."""
-LEAST = 1e-12
+LEAST, MOST = 1e-12, 1e100
+"""The least size of a version; the most demand, so that sums and quotients stay numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,16 +64,16 @@ def measure(
 
     names, owns, known = _recognised(demand, previous)
     values = np.fromiter((demand[name] for name in names), dtype=np.float64, count=len(names))
-    if not np.isfinite(values).all() or (values < 0).any():
-        wrong = next(name for name in names if not (math.isfinite(demand[name]) and demand[name] >= 0))
-        raise ValueError(f"the demand of {wrong!r} is {demand[wrong]}: give a number >= 0")
+    if not ((values >= 0) & (values <= MOST)).all():
+        wrong = next(name for name in names if not 0 <= demand[name] <= MOST)
+        raise ValueError(f"the demand of {wrong!r} is {demand[wrong]}: give a number from 0 to {MOST:g}")
     total = float(values.sum())
-    if total <= 0:  # nobody asks for anything: all are alike
+    if total < 1 / MOST:  # nobody asks for anything: all are alike
         values, total, floor = np.ones(len(names)), float(max(1, len(names))), 0.0
     unit = max(typical(weights) / sum(weights), floor / total)
     sizes = np.maximum(values / (total * unit), LEAST)
     degrees = _degrees(sizes / hot, len(weights))
-    if previous is not None and previous.names:
+    if previous is not None:
         held = np.where(known >= 0, previous.degrees[known], degrees)
         degrees = np.clip(held, degrees, _degrees(sizes / (hot * SHRINK), len(weights)))
     return Shares(names, owns, known, unit, sizes, degrees)
