@@ -27,6 +27,11 @@ PROOFS = (
     "scenarios",
     "overhead",
     "soak",
+    "thrash",
+    "fairness",
+    "engine_lost",
+    "scale",
+    "stale",
 )
 
 
