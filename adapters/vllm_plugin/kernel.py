@@ -9,8 +9,9 @@ row without an adapter is never addressed, and no weight is copied:
   over a *view* of the stacked weights, however many adapters they are;
 - or through one matmul an adapter, when the slots in use lie too far apart for the batched form to pay.
 
-On a CPU a small matmul costs about 22 µs whatever its rank (set-up, not arithmetic), a batched one over
-four slots 33 µs. So calls are what is saved, and weights padded to `max_lora_rank` are left as they are.
+On a CPU a small bfloat16 matmul costs about 18 µs whatever its rank (set-up, not arithmetic), a batched one
+over four slots 23 µs. So calls are what is saved, and weights padded to `max_lora_rank` are left as they are.
+Steps of few rows are faster still from `copies` of the weights. docs/kernel.md has the figures.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from adapters.vllm_plugin.copies import Copies
+
 Tensor = Any  # torch is not followed by mypy
 
 LONG = 32
@@ -30,6 +33,8 @@ FEW = 2
 """Up to this many runs, separate matmuls cost no more than gathering."""
 SPAN = 2
 """The batched form may touch this many times as many slots as are in use, and pad rows to as many times."""
+FEW_ROWS, FEW_ROW_RANKS = 64, 512
+"""Rows with an adapter, and rows x rank, up to which float32 copies win; then bfloat16 does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,8 @@ class Grouping:
     tokens: int
     runs: tuple[Run, ...]
     scattered: Scattered | None
+    rows: int
+    """Those that have an adapter, of `tokens`."""
 
     @property
     def empty(self) -> bool:
@@ -80,7 +87,7 @@ def group(slots: Sequence[int] | np.ndarray[Any, Any]) -> Grouping:
     """`slots[i]` is the slot of row i's adapter, or negative for the base."""
     index = np.asarray(slots, dtype=np.int64)
     if index.size == 0:
-        return Grouping(0, (), None)
+        return Grouping(0, (), None, 0)
     starts = np.flatnonzero(np.diff(index, prepend=index[0] - 1))
     stops = np.append(starts[1:], index.size)
     runs = [
@@ -88,11 +95,12 @@ def group(slots: Sequence[int] | np.ndarray[Any, Any]) -> Grouping:
         for start, stop in zip(starts, stops, strict=True)
         if index[start] >= 0
     ]
+    rows = sum(run.stop - run.start for run in runs)
     if len(runs) <= FEW:
-        return Grouping(index.size, tuple(runs), None)
+        return Grouping(index.size, tuple(runs), None, rows)
     long = tuple(run for run in runs if run.stop - run.start >= LONG)
     short = [run for run in runs if run.stop - run.start < LONG]
-    return Grouping(index.size, long, _scatter(index, short) if short else None)
+    return Grouping(index.size, long, _scatter(index, short) if short else None, rows)
 
 
 def _scatter(index: np.ndarray[Any, Any], runs: Sequence[Run]) -> Scattered:
@@ -127,26 +135,68 @@ def add_lora(
     widths: Sequence[int],
     scale: float,
     by: Grouping,
+    ranks: Sequence[int] | None = None,
 ) -> None:
     """`y[i, o:o+w] += scale * x[i] @ a[slot(i)].T @ b[slot(i)].T` for every slice, in place, for rows that
     have a slot; w runs through `widths`, and o is their sum so far.
 
     y (rows, ≥ Σ widths), x (rows, in), a[s] (slots, 1, rank, in), b[s] (slots, 1, w, rank). As in stock vLLM,
-    x·A is summed in float32 and rounded to y's dtype once before B.
+    x·A is summed in float32 and rounded to y's dtype once before B. `ranks`, where known, are the real ones
+    of each slice: what is beyond them is zeros and not read.
     """
     if by.empty:
         return
     _check_rows(x, by)
     left = 0
     picked = None if by.scattered is None else x.index_select(0, _source(by.scattered))
-    for a_slice, b_slice, width in zip(a, b, widths, strict=True):
+    real = [each.size(2) for each in a] if ranks is None else ranks
+    for a_whole, b_whole, width, rank in zip(a, b, widths, real, strict=True):
         out = y[: by.tokens, left : left + width]
         left += width
+        if rank == 0:
+            continue
+        a_slice, b_slice = a_whole[:, :, :rank], b_whole[:, :, :, :rank]
         for run in by.runs:
             low = _shrink(x[run.start : run.stop], a_slice[run.slot, 0], scale, y.dtype)
             out[run.start : run.stop].addmm_(low, b_slice[run.slot, 0].to(y.dtype).t())
         if by.scattered is not None:
             _put(out, by.scattered, _scattered_delta(picked, a_slice, b_slice, scale, y.dtype, by.scattered))
+
+
+def few(by: Grouping, copies: Copies) -> bool:
+    """Whether `add_lora_few` is the faster of the two."""
+    return by.rows <= FEW_ROWS and by.rows * sum(copies.ranks) <= FEW_ROW_RANKS * len(copies.slices)
+
+
+def add_lora_few(y: Tensor, x: Tensor, copies: Copies, scale: float, by: Grouping) -> None:
+    """What `add_lora` does, from copies of its weights, rounded only at the end."""
+    if by.empty or not copies.slices:
+        return
+    _check_rows(x, by)
+    for run in by.runs:
+        low = _scaled(x[run.start : run.stop].float() @ copies.a[run.slot].t(), scale)
+        rows = y[run.start : run.stop]
+        for part in copies.slices:
+            rows[:, part.out].add_(low[:, part.low] @ part.b[run.slot].t())
+    at = by.scattered
+    if at is None:
+        return
+    picked = x.index_select(0, _source(at)).float()
+    if at.padded is None:
+        lows = [_scaled(picked[p.start : p.stop] @ copies.a[p.slot].t(), scale) for p in at.parts]
+    else:
+        grid = picked.view(at.padded.slots, at.padded.height, -1)
+        used = slice(at.padded.first, at.padded.first + at.padded.slots)
+        low = _scaled(torch.bmm(grid, copies.a[used].transpose(1, 2)), scale)
+    for part in copies.slices:
+        if at.padded is None:
+            delta = torch.cat(
+                [each[:, part.low] @ part.b[p.slot].t() for each, p in zip(lows, at.parts, strict=True)]
+            )
+        else:
+            every = torch.bmm(low[:, :, part.low], part.b[used].transpose(1, 2))
+            delta = every.flatten(0, 1).index_select(0, at.padded.give)
+        _put(y[: by.tokens, part.out], at, delta)
 
 
 def shrink(out: Tensor, x: Tensor, a: Tensor, scale: float, by: Grouping) -> None:
@@ -193,8 +243,11 @@ def _check_rows(x: Tensor, by: Grouping) -> None:
 def _shrink(x: Tensor, a: Tensor, scale: float, dtype: Tensor) -> Tensor:
     if x.dtype != a.dtype:
         x, a = x.float(), a.float()
-    low = x @ a.transpose(-1, -2)
-    return (low if scale == 1.0 else low * scale).to(dtype)
+    return _scaled(x @ a.transpose(-1, -2), scale).to(dtype)
+
+
+def _scaled(low: Tensor, scale: float) -> Tensor:
+    return low if scale == 1.0 else low * scale
 
 
 def _source(at: Scattered) -> Tensor:

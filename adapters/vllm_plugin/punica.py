@@ -6,7 +6,8 @@ from typing import Any
 
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-from adapters.vllm_plugin.kernel import Grouping, add_lora, expand, group, shrink
+from adapters.vllm_plugin.copies import Copier
+from adapters.vllm_plugin.kernel import Grouping, add_lora, add_lora_few, expand, few, group, shrink
 
 
 class GroupedPunica(PunicaWrapperCPU):  # type: ignore[misc]  # vllm is not followed by mypy
@@ -18,6 +19,7 @@ class GroupedPunica(PunicaWrapperCPU):  # type: ignore[misc]  # vllm is not foll
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._grouping: Grouping = group([])
+        self._copier = Copier()
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         super().update_metadata(*args, **kwargs)
@@ -62,7 +64,15 @@ class GroupedPunica(PunicaWrapperCPU):  # type: ignore[misc]  # vllm is not foll
         **kwargs: Any,
     ) -> None:
         y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-        add_lora(y, x, lora_a_stacked, lora_b_stacked, output_slices, scale, self._grouping)
+        by = self._grouping
+        if by.empty:
+            return
+        copies = self._copier.of(lora_a_stacked, lora_b_stacked)
+        if copies is not None and few(by, copies):
+            add_lora_few(y, x, copies, scale, by)
+        else:
+            ranks = None if copies is None else copies.ranks
+            add_lora(y, x, lora_a_stacked, lora_b_stacked, output_slices, scale, by, ranks)
 
     def add_lora_logits(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: no adapter has a delta for lm_head, because `installation` refuses such adapters.

@@ -65,6 +65,7 @@ def new_pairs(before: Placement, after: Placement, versions: Iterable[str]) -> i
 # --- preference ---
 
 
+@settings(deadline=None)
 @given(names, engine_sets)
 def test_an_order_is_a_permutation_that_does_not_depend_on_the_order_asked_in(
     version: str, engines: set[str]
@@ -74,6 +75,7 @@ def test_an_order_is_a_permutation_that_does_not_depend_on_the_order_asked_in(
     assert ordered == order(version, sorted(engines, reverse=True))
 
 
+@settings(deadline=None)
 @given(names, st.sets(names, min_size=2, max_size=12), st.data())
 def test_an_engine_that_goes_leaves_the_order_of_the_others_as_it_was(
     version: str, engines: set[str], data: st.DataObject
@@ -127,6 +129,7 @@ def test_another_process_with_another_hash_seed_decides_the_same() -> None:
 # --- the prompt's own order of the homes ---
 
 
+@settings(deadline=None)
 @given(st.integers(), st.lists(names, min_size=1, max_size=30, unique=True))
 def test_a_preference_is_a_permutation_of_the_homes(affinity: int, own: list[str]) -> None:
     assert sorted(own) == sorted(prefer(affinity, own))
@@ -149,6 +152,7 @@ def test_prompts_are_dealt_out_over_the_homes_and_a_new_home_takes_its_share_onl
 # --- engines come and go ---
 
 
+@settings(deadline=None)
 @given(st.integers(2, 9), st.integers(1, 60), st.data())
 def test_removing_an_engine_moves_only_what_it_held(count: int, versions: int, data: st.DataObject) -> None:
     demand, engines = zipf(versions, data.draw(st.sampled_from([0.0, 1.0]))), fleet(count)
@@ -164,6 +168,7 @@ def test_removing_an_engine_moves_only_what_it_held(count: int, versions: int, d
     assert homes(place(demand, left, bound=LOOSE, hot=LOOSE), demand) == homes(after, demand)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 8), st.integers(1, 60))
 def test_a_new_engine_gets_versions_and_nothing_else_moves(count: int, versions: int) -> None:
     demand = zipf(versions, 0.0)
@@ -210,7 +215,7 @@ def test_versions_may_come_after_none_and_go_again() -> None:
 # --- load ---
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(st.integers(2, 10), st.lists(st.floats(0.01, 100), min_size=40, max_size=80))
 def test_no_engine_has_more_than_the_bound_when_no_version_brings_much_to_one_home(
     count: int, loads: list[float]
@@ -220,6 +225,7 @@ def test_no_engine_has_more_than_the_bound_when_no_version_brings_much_to_one_ho
     assert max(carried(placed, demand).values()) <= 1.25 + 1e-9
 
 
+@settings(deadline=None)
 @given(demands, engine_sets)
 def test_the_loads_that_a_placement_tells_are_the_loads(demand: dict[str, float], engines: set[str]) -> None:
     placed = place(demand, dict.fromkeys(engines, 1.0))
@@ -260,14 +266,15 @@ def test_below_the_floor_nothing_is_spread_or_moved_for_balance() -> None:
     demand = {"busy": 3.0} | {f"adapter-{number}": 0.01 for number in range(20)}
     calm = place(demand, fleet(4), floor=8.0)
     assert all(order(version, engines)[:1] == calm.homes(version) for version in demand)
+    assert pytest.approx(carried(calm, demand)) == dict(calm.loads)
     assert 4 == len(place(demand, fleet(4)).homes("busy"))
 
 
 def test_when_nobody_asks_for_anything_versions_are_dealt_out_evenly() -> None:
-    demand = dict.fromkeys(zipf(1000, 0.0), 0.0)
-    placed = place(demand, fleet(5))
+    demand = dict.fromkeys(zipf(1200, 0.0), 0.0)
+    placed = place(demand, fleet(40))
     counts = Counter(placed.homes(version)[0] for version in demand)
-    assert max(counts.values()) <= 1.25 * 200
+    assert max(counts.values()) <= 1.25 * 30
 
 
 def test_engines_whose_caches_hold_all_versions_are_not_given_more_than_that() -> None:
@@ -301,7 +308,7 @@ def test_a_hot_version_has_homes_for_its_load_and_the_first_is_the_one_it_had() 
 
 
 @given(st.lists(st.floats(0.05, 60), min_size=2, max_size=8))
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 def test_homes_are_nested_when_a_version_gets_hotter_or_cooler(loads: list[float]) -> None:
     placed = place(background(loads[0]), fleet(10), bound=LOOSE)
     for load in loads[1:]:
@@ -333,6 +340,17 @@ def test_a_version_that_is_all_there_is_lives_everywhere() -> None:
 
 
 # --- calm, and gateways that agree ---
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from([0.0, 1.0]))
+@settings(deadline=None, max_examples=20)
+def test_the_order_in_which_versions_are_told_makes_no_difference(
+    shuffle: random.Random, exponent: float
+) -> None:
+    demand, engines = zipf(400, exponent), fleet(20)
+    shuffled = list(demand.items())
+    shuffle.shuffle(shuffled)
+    assert homes(place(demand, engines), demand) == homes(place(dict(shuffled), engines), demand)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.7, 1.0])

@@ -27,6 +27,7 @@ PROOFS = (
     "scenarios",
     "overhead",
     "soak",
+    "kernel",
     "thrash",
     "fairness",
     "engine_lost",
