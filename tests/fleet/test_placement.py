@@ -397,6 +397,17 @@ def test_another_sample_moves_less_when_the_last_homes_are_known() -> None:
 # --- versions that were not placed ---
 
 
+@given(names, st.integers(1, 60))
+@settings(deadline=None)
+def test_an_unknown_version_has_the_home_that_it_would_be_given(version: str, count: int) -> None:
+    demand, engines = zipf(100, 0.0), fleet(count)
+    placed = place(demand, engines, bound=LOOSE)
+    assert order(version, list(engines))[:1] == placed.homes(version)
+    assert placed.homes(version) == place(demand | {version: 1e-6}, engines, placed, bound=LOOSE).homes(
+        version
+    )
+
+
 def test_an_unknown_version_does_not_go_to_an_engine_that_is_full() -> None:
     placed = place(zipf(300, 1.0), fleet(20))
     full = {engine for engine, load in placed.loads.items() if load > 1.2}
