@@ -14,6 +14,7 @@ from loadtests.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 COLOURS = (BLUE, ORANGE, GREEN)
 DASHES = ("-", "--", ":")
@@ -26,14 +27,14 @@ class _Page:
     drawn: list[Path]
 
     @contextmanager
-    def axes(self, name: str, columns: int = 1) -> Iterator[Sequence[Axes]]:
-        """`columns` plots side by side, saved as `name`.svg when the block ends."""
+    def axes(self, name: str, columns: int = 1, height: float = 3.2) -> Iterator[Sequence[Axes]]:
+        """`columns` plots side by side, `height` inches high, saved as `name`.svg when the block ends."""
         import matplotlib
         from matplotlib.figure import Figure
 
         settings: Any = {**STYLE, "svg.hashsalt": name}
         with matplotlib.rc_context(settings):
-            figure = Figure(figsize=(4.8 * columns, 3.2), layout="constrained")
+            figure = Figure(figsize=(4.8 * columns, height), layout="constrained")
             yield figure.subplots(1, columns, squeeze=False)[0].tolist()
             text = io.StringIO()
             figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -92,6 +93,8 @@ def _gateways(page: _Page, studies: Sequence[Mapping[str, Any]]) -> None:
         ):
             axes.set(xscale="log", yscale="log", title=f"Two gateways: {what}")
             axes.set_xlabel("requests that each has seen, for each engine")
+            _plain(axes.xaxis)
+            _plain(axes.yaxis)
             axes.legend()
 
 
@@ -103,11 +106,13 @@ def _hot(page: _Page, rows: Sequence[Mapping[str, Any]]) -> None:
             axes.step(loads, homes, where="post" if colour == RED else "pre", color=colour, label=label)
         axes.set(xscale="log", yscale="log", xlabel="load of one version, in loads of an engine")
         axes.set(title="Homes of a version")
+        _plain(axes.xaxis)
+        _plain(axes.yaxis)
         axes.legend()
 
 
 def _fleet(page: _Page, groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    with page.axes("placement-fleet", 2) as (bars, sweep):
+    with page.axes("placement-fleet", 2, 4.2) as (bars, sweep):
         scenes = [each for name in ("two engines", "sixteen engines") for each in groups[name]]
         chosen = [each for each in scenes if each["scene"]["proportions"]["max_cpu_loras"] > 4]
         for at, (way, colour) in enumerate((("homes", BLUE), ("homes, spill", ORANGE))):
@@ -127,6 +132,12 @@ def _fleet(page: _Page, groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> No
             sweep.plot(loads, speeds, f"o{dashes}", color=colour, label=f"{tokens} tokens an answer", ms=4)
         sweep.set(title="tok/s of homes, over round robin", xlabel="a load takes, ms")
         sweep.legend()
+
+
+def _plain(axis: Axis) -> None:
+    """Labels of a logarithmic axis as numbers, for `STYLE` has maths off."""
+    axis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    axis.set_minor_formatter(lambda value, _: "")
 
 
 def _named(scene: Mapping[str, Any]) -> str:

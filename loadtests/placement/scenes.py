@@ -30,7 +30,7 @@ def two_engines(size: Size) -> Iterator[Scene]:
     """Two of a CPU's proportions, four slots each, 64 adapters."""
     for exponent in (1.0, 0.0):
         for cache in (32, 4):
-            for clients in (8, 16, 32):
+            for clients in (8, 16, 32, 64):
                 shape = replace(CPU, max_cpu_loras=cache)
                 yield Scene(shape, 2, 64, exponent, clients, 64, size.few, size.few // 6)
 

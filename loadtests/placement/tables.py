@@ -9,6 +9,7 @@ from typing import Any
 from loadtests.tables import Table
 
 Row = tuple[str, ...]
+SHOWN = ("round robin", "homes", "homes, spill")
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
@@ -108,45 +109,39 @@ def _calm(study: Mapping[str, Any], calm: Mapping[str, Any]) -> Row:
 
 
 def _fleet(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Table]:
-    header = ("popularity", "clients", "slots", "cache", "way", "tok/s", "over round robin", "loads/request")
-    waits = ("activations/request", "TTFT p50 s", "p99 s", "p99 over roomy")
+    header = ("popularity", "clients", "slots", "cache", "tok/s", *SHOWN[1:], "queue alone")
+    figures = ("loads a request", "activations", "TTFT p99, s", "over that with room for all")
     for name, title in (
         ("two engines", "2 engines of a CPU's proportions, 64 versions"),
         ("sixteen engines", "16 engines of a GPU's proportions, 1,000 versions"),
     ):
-        rows = tuple(row for each in groups[name] for row in _scene(each))
-        yield Table(title, (*header, *waits), rows)
+        rows = tuple(_scene(each) for each in groups[name])
+        yield Table(title, (*header, *figures), rows, (f"a / b / c: {', '.join(SHOWN)}",))
     yield Table(
         "16 engines with 16 slots, Zipf(1.0): tok/s over round robin",
-        (
-            "tokens an answer",
-            "a load takes",
-            "homes",
-            "homes, spill",
-            "stalled by loads: round robin",
-            "homes",
-        ),
+        ("tokens an answer", "a load takes", *SHOWN[1:], "stalled by loads: round robin", "homes"),
         tuple(_swept(each) for each in groups["sweep"]),
     )
 
 
-def _scene(result: Mapping[str, Any]) -> Iterator[Row]:
-    scene = result["scene"]
-    for way, row in result["ways"].items():
-        yield (
-            popularity(scene["exponent"]),
-            f"{scene['clients']}",
-            f"{scene['proportions']['max_loras']}",
-            f"{scene['proportions']['max_cpu_loras']}",
-            way,
-            f"{row['tokens_per_s']:,.0f}",
-            f"{row['speed']:.2f}",
-            f"{row['loads_per_request']:.3f}",
-            f"{row['activations_per_request']:.2f}",
-            f"{row['ttft_p50_s']:.2f}",
-            f"{row['ttft_p99_s']:.2f}",
-            f"{row['ttft_p99_over_roomy']:.1f}",
-        )
+def _scene(result: Mapping[str, Any]) -> Row:
+    scene, ways = result["scene"], result["ways"]
+
+    def three(key: str, digits: int) -> str:
+        return " / ".join(f"{ways[way][key]:.{digits}f}" for way in SHOWN)
+
+    return (
+        popularity(scene["exponent"]),
+        f"{scene['clients']}",
+        f"{scene['proportions']['max_loras']}",
+        f"{scene['proportions']['max_cpu_loras']}",
+        f"{ways['round robin']['tokens_per_s']:,.0f}",
+        *(f"{ways[way]['speed']:.2f}" for way in (*SHOWN[1:], "round robin, turns")),
+        three("loads_per_request", 3),
+        three("activations_per_request", 2),
+        three("ttft_p99_s", 2),
+        three("ttft_p99_over_roomy", 1),
+    )
 
 
 def _swept(result: Mapping[str, Any]) -> Row:

@@ -33,6 +33,7 @@ PROOFS = (
     "engine_lost",
     "scale",
     "stale",
+    "placement",
 )
 
 
