@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -43,8 +44,12 @@ class Engine(Protocol):
 
     def registered(self, name: str) -> bool: ...
 
-    async def load(self, name: str, path: str | None) -> None:
-        """Registers `name`, if it is not, from the absolute folder `path`, and makes it resident."""
+    async def load(self, name: str, path: str | None, evict: str | None = None) -> None:
+        """Registers `name`, if it is not, from the absolute folder `path`, and makes it resident.
+
+        `evict` is removed first, without a step of the engine between: else a request that waits for a load
+        into a full cache would wait for that step as well.
+        """
 
     async def remove(self, name: str) -> bool:
         """Forgets the name at once, then frees what it holds. False when nothing was known by it."""
@@ -62,6 +67,7 @@ class Wanted(msgspec.Struct):
     sha256: str
     source: str | None = None
     path: str | None = None
+    evict: str | None = None
 
 
 class Routes:
@@ -154,34 +160,43 @@ class Routes:
             source = ""
         else:
             source = check_source(wanted.source, self._sources)
-        async with self._turn(name):
-            fetched = await self._load(name, wanted, source)
-        took_ms = 1000 * (self._clock() - began)
-        return Answer(200, {"name": name, "loaded": True, "fetched": fetched, "ms": round(took_ms, 1)})
+        # In one order, whoever asks: two that want to evict each other's adapter must not wait for ever.
+        async with AsyncExitStack() as turns:
+            for each in sorted({name, wanted.evict or name}):
+                await turns.enter_async_context(self._turn(each))
+            if wanted.evict is not None and self._admission.in_flight(wanted.evict):
+                return _in_flight(wanted.evict, self._admission.in_flight(wanted.evict))
+            fetched, evicted = await self._load(name, wanted, source)
+            if evicted and wanted.evict is not None:
+                self._shelf.release(wanted.evict)
+        took_ms = round(1000 * (self._clock() - began), 1)
+        done = {"name": name, "loaded": True, "fetched": fetched, "evicted": evicted, "ms": took_ms}
+        return Answer(200, done)
 
-    async def _load(self, name: str, wanted: Wanted, source: str) -> bool:
+    async def _load(self, name: str, wanted: Wanted, source: str) -> tuple[bool, bool]:
+        """Whether its files were fetched, and whether the other adapter was evicted."""
+        evict = wanted.evict
         if self._engine.registered(name):
             held = (await self._engine.residency())["adapters"]
-            if all(each["name"] != name for each in held):
-                await self._engine.load(name, None)
-            return False  # a resident one is left alone: to touch it would take somebody's slot
+            if any(each["name"] == name for each in held):
+                return False, False  # a resident one is left alone: to touch it would take somebody's slot
+            await self._engine.load(name, None, evict)
+            return False, evict is not None
         if wanted.path is not None:
-            await self._engine.load(name, wanted.path)
-            return False
+            await self._engine.load(name, wanted.path, evict)
+            return False, evict is not None
         folder, fetched = await asyncio.to_thread(self._shelf.get, name, wanted.sha256, source)
         try:
-            await self._engine.load(name, str(folder))
+            await self._engine.load(name, str(folder), evict)
         finally:
             if not self._engine.registered(name):
                 self._shelf.release(name)
-        return fetched
+        return fetched, evict is not None
 
     async def delete(self, name: str) -> Answer:
         async with self._turn(name):
-            running = self._admission.in_flight(name)
-            if running:
-                message = f"{running} requests use {name!r}; remove it when they are done"
-                return error(409, message, "in_flight")
+            if running := self._admission.in_flight(name):
+                return _in_flight(name, running)
             if not await self._engine.remove(name):
                 return _unknown(name)
             self._shelf.release(name)
@@ -209,6 +224,10 @@ def without_report(reason: str) -> dict[str, Any]:
         "adapters": [],
         "counters": {"disk_loads": 0, "activations": 0, "evictions": 0},
     }
+
+
+def _in_flight(name: str, running: int) -> Answer:
+    return error(409, f"{running} requests use {name!r}; remove it when they are done", "in_flight")
 
 
 def _unknown(name: str) -> Answer:

@@ -38,31 +38,53 @@ class VllmEngine:
         async with _asking():
             return await self.snapshot.get()
 
-    async def load(self, name: str, path: str | None) -> None:
+    async def load(self, name: str, path: str | None, evict: str | None = None) -> None:
+        if evict is None:
+            async with self._changing():
+                await self._load(name, path)
+            return
+        await self._unregister(evict)
+        async with self._changing():
+            # Both are sent before either is answered: the engine loop takes all that has come between steps.
+            removal = asyncio.ensure_future(self._remove(evict))
+            await asyncio.sleep(0)
+            try:
+                await self._load(name, path)
+            finally:
+                await removal
+
+    async def _load(self, name: str, path: str | None) -> None:
         from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
 
-        async with self._changing():
-            known = self._models.lora_requests.get(name)
-            if known is not None:
-                await self._add(known)
-                return
-            assert path is not None
-            request = LoadLoRAAdapterRequest(lora_name=name, lora_path=path)
-            answer = await self._models.load_lora_adapter(request)
-            if not isinstance(answer, str):
-                self._alive()
-                problem = answer.error
-                raise EngineRefused(int(problem.code), str(problem.message).replace(path, name))
+        known = self._models.lora_requests.get(name)
+        if known is not None:
+            await self._add(known)
+            return
+        assert path is not None
+        request = LoadLoRAAdapterRequest(lora_name=name, lora_path=path)
+        answer = await self._models.load_lora_adapter(request)
+        if not isinstance(answer, str):
+            self._alive()
+            problem = answer.error
+            raise EngineRefused(int(problem.code), str(problem.message).replace(path, name))
 
     async def remove(self, name: str) -> bool:
+        known = await self._unregister(name)
+        async with self._changing():
+            removed = await self._remove(name)
+        return known or removed
+
+    async def _unregister(self, name: str) -> bool:
+        """At once, so that no request for it begins from here on."""
         from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
 
         known = self.registered(name)
-        if known:  # at once, so that no request for it begins from here on
+        if known:
             await self._models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
-        async with self._changing():
-            removed = await self._client.collective_rpc(REMOVE, timeout=RPC_TIMEOUT_S, args=(name,))
-        return known or any(removed)
+        return known
+
+    async def _remove(self, name: str) -> bool:
+        return any(await self._client.collective_rpc(REMOVE, timeout=RPC_TIMEOUT_S, args=(name,)))
 
     async def pin(self, name: str, pinned: bool) -> None:
         async with self._changing():

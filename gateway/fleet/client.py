@@ -81,10 +81,12 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """An adapter that is registered and resident now. `ms` is what it took the engine, fetching included."""
+    """An adapter that is registered and resident now. `ms` is what it took the engine, fetching included;
+    `evicted`: the other adapter had to go for it, and is gone."""
 
     fetched: bool
     ms: float
+    evicted: bool = False
 
 
 class Client:
@@ -158,14 +160,20 @@ class Client:
         if answer.status_code not in (200, 404):
             raise LoadFailed(_message(answer))
 
-    async def put_adapter(self, name: str, sha256: str, source: str, path: Path | None = None) -> Put:
+    async def put_adapter(
+        self, name: str, sha256: str, source: str, path: Path | None = None, evict: str | None = None
+    ) -> Put:
         """Makes a version registered and resident through our plugin; one that is so already is success.
+        `evict` is another that goes for it: `InUse` while requests use that one.
 
         Without `path`, a folder of an adapter store that the engine sees too, the engine fetches the files
         from `source`, the origin of a gateway (http://host:port). Raises `LoadFailed`, `Lost`.
         """
         body = {"sha256": sha256, "source": source} | ({} if path is None else {"path": str(path)})
+        body |= {} if evict is None else {"evict": evict}
         answer = await self._send("PUT", _adapter(name), self._load_timeout_s, body)
+        if answer.status_code == 409 and _code(answer) == "in_flight":
+            raise InUse(_message(answer), "in_flight")
         if answer.status_code != 200:
             refusal = _refusal(answer)
             if path is None or not isinstance(refusal, LoadFailed):
@@ -174,7 +182,7 @@ class Client:
             raise LoadFailed(str(refusal).replace(str(path), name), refusal.code)
         try:
             told = answer.json()
-            return Put(told["fetched"] is True, float(told["ms"]))
+            return Put(told["fetched"] is True, float(told["ms"]), told.get("evicted") is True)
         except (ValueError, KeyError, TypeError) as error:
             raise Lost(f"a load was answered with something else: {_message(answer)}") from error
 

@@ -114,8 +114,10 @@ class _Worker:
         told: dict[str, Any] = self._report()
         return told
 
-    async def load(self, name: str, path: str | None) -> None:
+    async def load(self, name: str, path: str | None, evict: str | None = None) -> None:
         self._alive()
+        if evict is not None:
+            self._loras.remove(evict)
         if path is None:
             await self._loras.use(name, self._faults.load_delay_s)
             return

@@ -244,12 +244,10 @@ class Residency:
                     raise FilesGone(f"the files of {version.name} are no longer in the store")
                 if paced:
                     await self._pace.turn()
-                await self._make_room(version.name)
                 began = self._clock()
                 self.changes += 1
                 if self.shelf.by_plugin:
-                    where = path if self.shelf.shared else None
-                    await self._client.put_adapter(version.name, version.digest, self.shelf.source, where)
+                    await self._put(version, path if self.shelf.shared else None)
                     if version.name in self._pinned():
                         await self._client.pin(version.name)
                 else:
@@ -267,26 +265,54 @@ class Residency:
         del self._loading[version.name]
         future.set_result(entry)
 
-    async def _make_room(self, wanted: str) -> None:
-        """Takes out least recently used versions until one more fits; pinned and used ones stay."""
-        if not self.shelf.by_plugin or self.shelf.capacity is None:
-            return
+    async def _put(self, version: Version, path: Path | None) -> None:
+        """Loads through the plugin. Where the cache is full, the least recently used version that nothing
+        uses and nobody has pinned goes in the same call."""
         busy: set[str] = set()
         while True:
-            held = [entry for entry in self.entries.values() if entry.loaded]
-            if len(held) < self.shelf.capacity:
+            entry = self._least_used(busy)
+            if entry is None:  # there is room; or all are in use, and vLLM's own LRU decides (`sync` sees it)
+                await self._client.put_adapter(version.name, version.digest, self.shelf.source, path)
                 return
-            pinned = self._pinned()
-            free = [
-                entry
-                for entry in held
-                if not entry.in_flight and entry.name not in pinned and entry.name not in busy
-            ]
-            if not free:
-                return  # vLLM's own LRU decides; `sync` sees what it did
-            oldest = min(free, key=lambda entry: entry.last_used)
-            if not await self.evict(oldest.name, f"least recently used, to make room for {wanted}"):
-                busy.add(oldest.name)
+            if len([each for each in self.entries.values() if each.loaded]) > (self.shelf.capacity or 0):
+                reason = f"least recently used, to make room for {version.name}"
+                if not await self.evict(entry.name, reason):
+                    busy.add(entry.name)
+                continue
+            if await self._put_for(version, path, entry):
+                return
+            busy.add(entry.name)
+
+    async def _put_for(self, version: Version, path: Path | None, entry: Entry) -> bool:
+        """Loads `version` in the place of `entry`; False when that is used through another gateway."""
+        name = entry.name
+        entry.loaded = False  # from here on requests wait for a load
+        self._going.add(name)
+        try:
+            done = await self._client.put_adapter(
+                version.name, version.digest, self.shelf.source, path, evict=name
+            )
+        except InUse:
+            entry.loaded = True
+            return False
+        finally:
+            self._going.discard(name)
+        if not done.evicted:
+            entry.loaded = True
+            return True
+        self._tell(Kind.EVICTED, name, f"least recently used, to make room for {version.name}")
+        if not entry.in_flight and self.entries.get(name) is entry:
+            del self.entries[name]
+        return True
+
+    def _least_used(self, busy: Set[str]) -> Entry | None:
+        """What goes next; None when there is room for one more, or nothing may go."""
+        held = [entry for entry in self.entries.values() if entry.loaded]
+        if self.shelf.capacity is None or len(held) < self.shelf.capacity:
+            return None
+        kept = self._pinned() | busy
+        free = [entry for entry in held if not entry.in_flight and entry.name not in kept]
+        return min(free, key=lambda entry: entry.last_used, default=None)
 
     async def _unload(self, name: str) -> None:
         self.changes += 1

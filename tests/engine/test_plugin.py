@@ -37,6 +37,35 @@ def test_an_adapter_is_resident_once_it_is_loaded_and_stays_so_when_its_name_is_
     assert name in {each["name"] for each in engine.plugin()["resident"]}
 
 
+def test_a_put_that_evicts_leaves_the_new_one_in_the_place_of_the_old(
+    engine: Talk, base: BaseManifest, tmp_path
+) -> None:
+    names = {digit: f"swap@{digit * 12}" for digit in "abc"}
+    for seed, digit in enumerate(names):
+        random_adapter(tmp_path / "sha256" / (digit * 64), base, seed=seed, scale=0.15)
+
+    def put(digit: str, **more: str) -> dict[str, object]:
+        wanted = {"sha256": digit * 64, "path": str(tmp_path / "sha256" / (digit * 64)), **more}
+        answer = engine.client.put(f"/hotswap/v1/adapters/{names[digit]}", json=wanted)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def resident() -> set[str]:
+        held = engine.client.get("/hotswap/v1/adapters").json()["adapters"]
+        return {each["name"] for each in held} & set(names.values())
+
+    put("a")
+    first = engine.answer(names["a"], "Hello")
+    assert put("b", evict=names["a"])["evicted"]
+    assert resident() == {names["b"]}
+    assert engine.complete(names["a"], "Hello", max_tokens=1).status_code == 404
+    assert engine.answer(names["b"], "Hello").text != first.text
+    assert put("a", evict=names["b"])["evicted"]
+    assert engine.answer(names["a"], "Hello").text == first.text
+    engine.client.delete(f"/hotswap/v1/adapters/{names['a']}")
+    assert resident() == set()
+
+
 def test_every_slot_is_told(engine: Talk, loud: list[str]) -> None:
     engine.at_once([(name, "Hello") for name in loud], tokens=1)
     slots = {each["name"]: each["slot"] for each in engine.plugin()["resident"]}

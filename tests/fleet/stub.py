@@ -124,8 +124,13 @@ class Stub:
             if method == "PUT":
                 put = {"lora_name": name, "lora_path": body.get("path", "fetched")}
                 self.loaded.pop(name, None)  # one that is there already is success
+                evict = body.get("evict")
+                if evict is not None:
+                    self.unloads.append(evict)
+                    self.loaded.pop(evict, None)
                 status, answer = await self._load(put)
-                return status, {"name": name, "loaded": True, "fetched": False, "ms": 1.0} | (answer or {})
+                done = {"name": name, "loaded": True, "fetched": False, "evicted": evict is not None}
+                return status, done | {"ms": 1.0} | (answer or {})
             if method == "POST":
                 self.pins.append(path.removeprefix("/hotswap/v1/adapters/"))
                 return 200, {}

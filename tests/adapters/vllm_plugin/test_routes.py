@@ -39,8 +39,8 @@ class Engine:
     def registered(self, name: str) -> bool:
         return name in self.names
 
-    async def load(self, name: str, path: str | None) -> None:
-        self.calls.append(("load", name, path))
+    async def load(self, name: str, path: str | None, evict: str | None = None) -> None:
+        self.calls.append(("load", name, path) if evict is None else ("load", name, path, evict))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         await self.gate.wait()
@@ -120,6 +120,33 @@ async def test_a_put_without_a_path_fetches_and_holds_the_files():
     assert (await house.put()).body["fetched"]
     assert [("load", NAME, f"/shelf/sha256/{DIGEST}")] == house.engine.calls
     assert {NAME} == house.shelf.held
+
+
+OTHER = "other@" + "1" * 12
+
+
+async def test_a_put_that_evicts_does_it_in_the_same_call_and_lets_the_files_go():
+    house = House()
+    house.shelf.held.add(OTHER)
+    answer = await house.put(evict=OTHER)
+    assert (200, True) == (answer.status, answer.body["evicted"])
+    assert [("load", NAME, f"/shelf/sha256/{DIGEST}", OTHER)] == house.engine.calls
+    assert {NAME} == house.shelf.held
+
+
+async def test_a_put_of_what_is_resident_evicts_nothing():
+    house = House()
+    await house.put()
+    answer = await house.put(evict=OTHER)
+    assert (200, False) == (answer.status, answer.body["evicted"])
+    assert 1 == len(house.engine.calls)
+
+
+async def test_a_put_does_not_evict_what_is_in_use():
+    house = House()
+    house.admission.enter(OTHER)
+    assert (409, "in_flight") == code(await house.put(evict=OTHER))
+    assert [] == house.engine.calls
 
 
 async def test_files_of_a_version_that_the_engine_refused_are_held_no_more():
