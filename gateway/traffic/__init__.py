@@ -1,0 +1,1 @@
+"""Remember every exchange: journal, lake, redaction, feedback, and how to forget."""
