@@ -68,12 +68,12 @@ $(VENV)/.made:
 # Not one pip run for both: a second look at vLLM's requirements would bring back what doctor has removed.
 $(VENV)/.runtime: $(VENV)/.made pyproject.toml constraints.txt
 	@extra=$(ENGINE); $(STAGE) "installing the gateway, training and vLLM ($$extra)" \
-	  $(PIP) install -c constraints.txt -e ".[$$extra,training]"
+	  $(PIP) install -c constraints.txt -e ".[$$extra,lake,training]"
 	@$(STAGE) 'mending what vLLM stumbles over' $(BIN)/hotswap doctor --fix
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
-	@$(STAGE) 'installing the tools that test and check' $(PIP) install -c constraints.txt -e '.[dev,loadtest]'
+	@$(STAGE) 'installing the tools that test and check' $(PIP) install -c constraints.txt -e '.[dev,lake,loadtest]'
 	@touch $@
 
 # Pin what .venv holds now; run it after an upgrade, when all tests have passed.

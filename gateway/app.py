@@ -36,6 +36,7 @@ from gateway.relay import Outbox, Silence, Upstream
 from gateway.rollout.routes import Routes
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry import Exchanges
+from gateway.traffic.traffic import Traffic, keep_shipping
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -51,13 +52,17 @@ class Place:
 
     `engines` are where its local engines listen, so that they find them. `tally` is the file that it counts
     in.
-    One that does not delete files leaves those of removed versions to the next start. One that joins others
+    One that does not delete files leaves those of removed versions to the next start; one that does not
+    remember has no journal, for it serves nothing itself, and one that does not ship leaves the journal to
+    another. One that joins others
     which serve waits for its fleet, up to `patience_s`, before it takes a connection from them.
     """
 
     engines: Sequence[Address] = ()
     tally: Path | None = None
     deletes_files: bool = True
+    remembers: bool = True
+    ships: bool = True
     patience_s: float = 0.0
 
 
@@ -119,9 +124,17 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
         await routes.refresh()
         upstream = Upstream(Outbox())
         stack.push_async_callback(upstream.close)
+        traffic = None
+        if place.remembers:
+            traffic = Traffic(settings, database.engine, base.fingerprint, exchanges)
+            await traffic.start()
+            stack.push_async_callback(traffic.stop)
         silence = Silence(begin_s=settings.fleet.answer_timeout_s, stall_s=settings.fleet.stall_timeout_s)
         retries = RetryBudget(settings.fleet.retry_share)
-        data_plane = DataPlane(keys, routes, fleet, upstream, settings.server, exchanges, silence, retries)
+        recorder = None if traffic is None else traffic.recorder
+        data_plane = DataPlane(
+            keys, routes, fleet, upstream, settings.server, exchanges, silence, retries, recorder
+        )
         admin = Admin(
             settings=settings,
             base=base,
@@ -132,6 +145,7 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
             fleet=fleet,
             wishes=wishes,
             tally=exchanges.tally,
+            traffic=traffic,
         )
 
         def follow() -> None:
@@ -142,12 +156,18 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
             await keys.refresh()
             await routes.refresh()
             await wishes.refresh()
+            if traffic is not None:
+                await traffic.policies.refresh()
             follow()
 
-        channels = ("hotswap_registry", "hotswap_keys", "hotswap_fleet")
+        channels = ("hotswap_registry", "hotswap_keys", "hotswap_fleet", "hotswap_traffic")
         async with asyncio.TaskGroup() as tasks:
             listener = tasks.create_task(database.listen(channels, changed))
-            watcher = tasks.create_task(silence.watch())
+            watchers = [tasks.create_task(silence.watch())]
+            if traffic is not None:
+                watchers.append(tasks.create_task(traffic.keep_counting()))
+            if place.ships and (shipping := keep_shipping(settings, database_url, say)) is not None:
+                watchers.append(tasks.create_task(shipping))
             follow()
             await fleet.start()
             collector = tasks.create_task(admin.keep_collecting())
@@ -156,7 +176,8 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
                 yield Rooms(database_url, fleet, data_plane, admin, engine_files)
             finally:
                 collector.cancel()
-                watcher.cancel()
+                for watcher in watchers:
+                    watcher.cancel()
                 await fleet.stop()
                 listener.cancel()
 

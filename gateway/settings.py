@@ -148,6 +148,35 @@ class RegistrySettings(Section):
     keep_versions: int = Field(5, ge=1, description="newest versions of an adapter that collection keeps")
 
 
+class TrafficSettings(Section):
+    """What is remembered of traffic, and where. `hotswap traffic policy` has rules for routes and keys."""
+
+    capture: Literal["off", "metadata", "full"] = Field(
+        "full", description="what is remembered of an exchange: nothing, tokens and times, or messages too"
+    )
+    sample: float = Field(1.0, ge=0, le=1, description="share of exchanges that are remembered")
+    redact: Literal["off", "strict"] = Field(
+        "off", description="strict: personal data and secrets are taken out before anything touches a disk"
+    )
+    retention_days: int = Field(90, ge=1, description="days that an exchange is kept")
+    consent: str | None = Field(
+        None, max_length=200, description="on what basis it may be kept, for the record"
+    )
+    lake: str | None = Field(
+        None, description="Delta table: a folder, or s3://…; default: <state_dir>/lake. 'off': journal only"
+    )
+    lake_options_env: str | None = Field(
+        None, description="environment variable with deltalake's storage options, as a JSON object"
+    )
+    ship_every_s: float = Field(5.0, gt=0, description="how often closed segments go to the lake")
+    journal: Path | None = Field(None, description="folder of the journal; default: <state_dir>/journal")
+    journal_bytes: int = Field(
+        10 * GIB, ge=2**20, description="most that the journal may take; then new records are dropped"
+    )
+    segment_bytes: int = Field(64 * 2**20, ge=2**12, description="a segment of the journal is closed at this")
+    segment_age_s: float = Field(10.0, gt=0, description="or at this age, and shipped to the lake")
+
+
 class Settings(Section):
     """The whole configuration."""
 
@@ -159,6 +188,7 @@ class Settings(Section):
     fleet: Fleet = Field(default_factory=Fleet)
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
+    traffic: TrafficSettings = Field(default_factory=TrafficSettings)
 
     @property
     def base_path(self) -> Path:
@@ -169,6 +199,19 @@ class Settings(Section):
     def store_path(self) -> Path:
         """Absolute folder of the content-addressed adapter store."""
         return (self.state_dir / "adapters").resolve()
+
+    @property
+    def journal_path(self) -> Path:
+        """Absolute folder of the traffic journal."""
+        return (self.traffic.journal or self.state_dir / "journal").resolve()
+
+    @property
+    def lake_uri(self) -> str | None:
+        """Where the lake is, a folder by its absolute path; None: nowhere."""
+        if self.traffic.lake == "off":
+            return None
+        given = self.traffic.lake or str(self.state_dir / "lake")
+        return given if "://" in given else str(Path(given).resolve())
 
     @property
     def source(self) -> str:

@@ -16,7 +16,10 @@ def main() -> None:
     number = int(os.environ[NUMBER])
     log_to(settings.log_path / f"worker-{number}.log")
     place = Place(
-        tally=tally_path(settings, number), deletes_files=False, patience_s=float(os.environ[PATIENCE])
+        tally=tally_path(settings, number),
+        deletes_files=False,
+        ships=False,
+        patience_s=float(os.environ[PATIENCE]),
     )
     with listen(settings.server.host, settings.server.port, shared=True) as listener:
         run(settings, listener, lambda line: print(line, file=sys.stderr, flush=True), place)

@@ -14,18 +14,17 @@ import os
 import secrets
 import signal
 import sys
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
 from gateway.app import Place, Rooms, Say, rooms
-from gateway.fleet.backoff import Backoff
 from gateway.fleet.client import Address
 from gateway.fleet.launch import HOST
 from gateway.settings import RemoteEngine, Settings
-from gateway.supervise import Child, free_port
+from gateway.supervise import Child, free_port, keep
 
 SETTINGS = "HOTSWAP_WORKER_SETTINGS"
 NUMBER = "HOTSWAP_WORKER_NUMBER"
@@ -64,12 +63,20 @@ async def _supervise(settings: Settings, port: int, say: Say) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+    def tell(text: str) -> None:
+        log.error("%s", text)
+        say(text)
+
     engines = _local_engines(settings)
     _forget_tallies(settings)
-    async with rooms(settings, say, Place(engines=engines)) as house, asyncio.TaskGroup() as group:
+    async with (
+        rooms(settings, say, Place(engines=engines, remembers=False)) as house,
+        asyncio.TaskGroup() as group,
+    ):
         environment = _environment(settings, port, house, engines)
         workers = [
-            group.create_task(_keep(settings, number, environment, house, say))
+            group.create_task(keep(partial(_worker, settings, number, environment, house), tell))
             for number in range(1, settings.server.workers + 1)
         ]
         await stop.wait()
@@ -77,43 +84,19 @@ async def _supervise(settings: Settings, port: int, say: Say) -> None:
             worker.cancel()
 
 
-async def _keep(
-    settings: Settings, number: int, environment: Mapping[str, str], house: Rooms, say: Say
-) -> None:
-    """Runs one worker, again whenever it ends, until cancelled."""
-    backoff = Backoff()
-    while True:
-        child = Child(
-            f"worker-{number}",
-            [sys.executable, "-m", "gateway.worker"],
-            state_dir=settings.state_dir,
-            log_path=settings.log_path / f"worker-{number}.out",
-            env={
-                **environment,
-                NUMBER: str(number),
-                PATIENCE: str(JOINS_WITHIN_S if house.fleet.ready else 0),
-            },
-            grace_s=settings.server.drain_s + 5,
-        )
-        began = time.monotonic()
-        reason = await _once(child)
-        wait_s = backoff.next_s(time.monotonic() - began)
-        text = f"worker {number} {reason} (log: {child.log_path}); next try in {wait_s:.1f} s"
-        log.error("%s", text)
-        say(text)
-        await asyncio.sleep(wait_s)
-
-
-async def _once(child: Child) -> str:
-    """One life of a worker; how it ended. A machine that cannot start it now may later."""
-    try:
-        await child.start()
-    except OSError as error:
-        return f"cannot be started: {error}"
-    try:
-        return f"ended with status {await child.wait()}"
-    finally:
-        await child.stop()
+def _worker(settings: Settings, number: int, environment: Mapping[str, str], house: Rooms) -> Child:
+    return Child(
+        f"worker-{number}",
+        [sys.executable, "-m", "gateway.worker"],
+        state_dir=settings.state_dir,
+        log_path=settings.log_path / f"worker-{number}.out",
+        env={
+            **environment,
+            NUMBER: str(number),
+            PATIENCE: str(JOINS_WITHIN_S if house.fleet.ready else 0),
+        },
+        grace_s=settings.server.drain_s + 5,
+    )
 
 
 def _local_engines(settings: Settings) -> tuple[Address, ...]:

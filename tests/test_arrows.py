@@ -40,9 +40,10 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "gateway.fleet": GATEWAY_SHARED | {"gateway.db", "gateway.supervise"},
     "gateway.relay": GATEWAY_SHARED | {"gateway.fleet"},
     "gateway.telemetry": frozenset(),
+    "gateway.traffic": GATEWAY_SHARED | {"gateway.db", "gateway.supervise"},
     "gateway.api": GATEWAY_SHARED
     | {"gateway.access", "gateway.rollout", "gateway.fleet", "gateway.relay", "gateway.telemetry"}
-    | {"gateway.db"},
+    | {"gateway.db", "gateway.traffic"},
     # The composition root and what runs it.
     "gateway.app": frozenset({"gateway", "adapters"}),
     "gateway.serve": frozenset({"gateway", "adapters"}),

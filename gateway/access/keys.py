@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from sqlalchemy import Row, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.access import secret as secrets_of
+from gateway.access.tables import DEFAULT_TENANT
 from gateway.access.tables import keys as table
 from gateway.errors import BadRequest, NotFound, Unauthorized
 
@@ -21,17 +23,20 @@ CHANNEL = "hotswap_keys"
 """NOTIFY on it makes every gateway refresh; sent in the transaction of each change."""
 
 MAX_LABEL = 200
+TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 Role = Literal["admin", "inference"]
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key without its secret. `id` names it in logs and commands."""
+    """A key without its secret. `id` names it in logs and commands; what is remembered of its requests is its
+    `tenant`'s, and no other tenant's keys reach it."""
 
     id: str
     role: Role
     label: str
+    tenant: str
     created_at: datetime
     revoked_at: datetime | None = None
 
@@ -68,13 +73,13 @@ class Keys:
             rows = await connection.execute(select(table).where(table.c.revoked_at.is_(None)))
             self._active = {row.sha256: _key(row) for row in rows}
 
-    async def create(self, role: Role, label: str) -> tuple[Key, str]:
+    async def create(self, role: Role, label: str, tenant: str = DEFAULT_TENANT) -> tuple[Key, str]:
         """A new key and its secret, which is kept nowhere. It works here at once, elsewhere when notified."""
-        _check(role, label)
+        _check(role, label, tenant)
         secret = secrets_of.make(role)
         async with self._changing:
             async with self._engine.begin() as connection:
-                key = await _insert(connection, role, label, secret)
+                key = await _insert(connection, role, label, tenant, secret)
             self._active = {**self._active, secrets_of.digest(secret): key}
         return key, secret
 
@@ -123,7 +128,7 @@ class Keys:
                 if await connection.scalar(admins) and await connection.scalar(known):
                     return False
                 secret = secrets_of.make("admin")
-                key = await _insert(connection, "admin", "made at start", secret)
+                key = await _insert(connection, "admin", "made at start", DEFAULT_TENANT, secret)
                 # Before the commit: a crash in between leaves a file whose key is unknown, which the next
                 # start replaces; after it, it would leave a key that nobody has.
                 await asyncio.to_thread(secrets_of.write_file, file, secret)
@@ -131,8 +136,8 @@ class Keys:
         return True
 
 
-async def _insert(connection: AsyncConnection, role: Role, label: str, secret: str) -> Key:
-    row = {"id": f"key_{secrets.token_hex(8)}", "role": role, "label": label}
+async def _insert(connection: AsyncConnection, role: Role, label: str, tenant: str, secret: str) -> Key:
+    row = {"id": f"key_{secrets.token_hex(8)}", "role": role, "label": label, "tenant": tenant}
     made = insert(table).values(**row, sha256=secrets_of.digest(secret)).returning(table)
     key = _key((await connection.execute(made)).one())
     await _notify(connection)
@@ -144,10 +149,10 @@ async def _notify(connection: AsyncConnection) -> None:
 
 
 def _key(row: Row[Any]) -> Key:
-    return Key(row.id, cast(Role, row.role), row.label, row.created_at, row.revoked_at)
+    return Key(row.id, cast(Role, row.role), row.label, row.tenant, row.created_at, row.revoked_at)
 
 
-def _check(role: str, label: str) -> None:
+def _check(role: str, label: str, tenant: str) -> None:
     if role not in secrets_of.PREFIXES:
         known = " or ".join(secrets_of.PREFIXES)
         raise BadRequest(f"role {role!r} of a key is unknown: {known}", param="role")
@@ -155,4 +160,9 @@ def _check(role: str, label: str) -> None:
         raise BadRequest(
             f"label {label[:40]!r} of a key is not usable: at most {MAX_LABEL} printable characters",
             param="label",
+        )
+    if not TENANT.fullmatch(tenant):
+        raise BadRequest(
+            f"tenant {tenant[:40]!r} of a key is not usable: 1 to 64 of a-z, 0-9, '-', '_' and '.'",
+            param="tenant",
         )

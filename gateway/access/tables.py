@@ -2,6 +2,9 @@
 
 from sqlalchemy import CheckConstraint, Column, DateTime, LargeBinary, MetaData, Table, Text, func
 
+DEFAULT_TENANT = "default"
+"""Whose keys are that nobody said a tenant of."""
+
 metadata = MetaData()
 
 keys = Table(
@@ -10,6 +13,7 @@ keys = Table(
     Column("id", Text, primary_key=True),
     Column("role", Text, nullable=False),
     Column("label", Text, nullable=False),
+    Column("tenant", Text, server_default=DEFAULT_TENANT, nullable=False),
     Column("sha256", LargeBinary, nullable=False, unique=True),
     Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
     Column("revoked_at", DateTime(timezone=True)),

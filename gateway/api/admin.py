@@ -25,7 +25,9 @@ from adapters.registry import Registry
 from adapters.store import Store
 from adapters.version import Version, check_name
 from gateway.access import Key, Keys
+from gateway.access.tables import DEFAULT_TENANT
 from gateway.api.admin_fleet import add_fleet
+from gateway.api.admin_traffic import Traffic, add_traffic
 from gateway.api.errors import as_gateway_error, error_body
 from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavailable
 from gateway.fleet import Fleet
@@ -42,6 +44,7 @@ class NewKey(BaseModel):
 
     role: Literal["admin", "inference"] = "inference"
     label: str = Field("", max_length=200)
+    tenant: str = Field(DEFAULT_TENANT, max_length=64)
 
 
 class Admin:
@@ -59,6 +62,7 @@ class Admin:
         fleet: Fleet,
         wishes: Wishes,
         tally: Tally,
+        traffic: Traffic | None,
     ) -> None:
         self.settings = settings
         self.base = base
@@ -69,6 +73,7 @@ class Admin:
         self.fleet = fleet
         self.wishes = wishes
         self.tally = tally
+        self.traffic = traffic
         self._doomed = asyncio.Event()
         self.app = _app(self)
 
@@ -152,6 +157,8 @@ def _app(admin: Admin) -> FastAPI:
     add_fleet(app, admin.fleet, admin.wishes, admin.routes)
     _adapters(app, admin)
     _keys(app, admin)
+    if admin.traffic is not None:
+        add_traffic(app, admin.traffic)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -231,7 +238,7 @@ def _keys(app: FastAPI, admin: Admin) -> None:
     @app.post("/admin/v1/keys", status_code=201)
     async def create(body: NewKey) -> dict[str, Any]:
         """The secret is in this answer and nowhere else, ever again."""
-        key, secret = await admin.keys.create(body.role, body.label)
+        key, secret = await admin.keys.create(body.role, body.label, body.tenant)
         return {**_key(key), "secret": secret}
 
     @app.delete("/admin/v1/keys/{key_id}")

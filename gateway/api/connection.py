@@ -22,6 +22,8 @@ from gateway.api.exchange import Exchange
 from gateway.relay import Outbox
 
 PREFIX = "/v1/"
+UNIT = b"x-hotswap-unit"
+"""Header: whom the client asks for. What is asked for one is treated alike, and can be forgotten together."""
 
 MOST_WAITING = 8
 """Requests of one connection that wait behind its first before it is read no further. While it is read, a
@@ -67,6 +69,7 @@ class ClientConnection(HttpToolsProtocol):
         self._idle_since = 0.0
         self._authorization: bytes | None = None
         self._length: bytes | None = None
+        self._unit: bytes | None = None
 
     # What an exchange calls.
 
@@ -218,7 +221,7 @@ class ClientConnection(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
-        self._authorization = self._length = None
+        self._authorization = self._length = self._unit = None
         self._reading = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -227,6 +230,8 @@ class ClientConnection(HttpToolsProtocol):
             self._authorization = value
         elif name == b"content-length":
             self._length = value
+        elif name == UNIT:
+            self._unit = value
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
@@ -247,6 +252,8 @@ class ClientConnection(HttpToolsProtocol):
         exchange.keep_alive = not exchange.http10 and self.parser.should_keep_alive()
         exchange.expect_continue = self.expect_100_continue
         exchange.authorization, exchange.content_length = self._authorization, self._length
+        if self._unit is not None:
+            exchange.unit = self._unit
         self._reading = exchange
         self.cycle = cast(Any, exchange)  # for uvicorn: it asks whether that is complete
         if self._current is None and not self.pipeline and not self.flow.write_paused:

@@ -18,6 +18,9 @@ from gateway.relay import Outbox, Outcome
 
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
+MAX_KEPT = 8 * 1024 * 1024
+"""Bytes of an answer that are remembered; what comes after is passed on all the same."""
+
 
 class Connection(Protocol):
     """What an exchange needs of its client's connection."""
@@ -41,7 +44,8 @@ class Exchange:
 
     `began` is when its head had come (monotonic seconds), `ready` when its body had, `first` when the first
     byte of its answer was written, and `ended` when the last was, or when either side gave up. `pieces` and
-    `sent_bytes` count the body of the answer as it was written; `outcome` is known at the end.
+    `sent_bytes` count the body of the answer as it was written; `outcome` is known at the end. `memory`,
+    `request` and `kept` are the recorder's: where it wants the pieces, `kept` is a list.
     """
 
     # What most requests never change stands here: setting thirty fields anew costs a microsecond a request.
@@ -64,6 +68,12 @@ class Exchange:
     version: str | None = None
     engine: tuple[str, int] | None = None
     loaded_s: float | None = None
+    unit: bytes | None = None  # whom the client says it asks for
+    error: str | None = None  # the code of the refusal that was its answer
+    key: Any = None  # whose it is, once that is known
+    memory: Any = None  # how it is to be remembered (`gateway.traffic.recorder`), with what
+    request: bytes | bytearray = b""
+    kept: list[bytes] | None = None
     left = False
     response_started = False
     response_complete = False
@@ -146,6 +156,8 @@ class Exchange:
     def write(self, piece: bytes) -> None:
         self.pieces += 1
         self.sent_bytes += len(piece)
+        if self.kept is not None and self.sent_bytes <= MAX_KEPT:
+            self.kept.append(piece)
         if self._chunked:
             self._out.append(b"%x\r\n%b\r\n" % (len(piece), piece))
         else:
@@ -195,6 +207,7 @@ class Exchange:
         if self.response_started:
             self.cut()
             return
+        self.error = error.code
         lines = [b"content-type: application/json\r\n"]
         for name, value in error.headers().items():
             if name == "connection":

@@ -60,8 +60,15 @@ class Meter(Protocol):
     def ended(self, exchange: Exchange, /) -> None: ...
 
 
+class Recorder(Protocol):
+    """Remembers exchanges (`gateway.traffic.recorder`)."""
+
+    def begin(self, exchange: Any, route: str, key: Any, request: Mapping[str, msgspec.Raw], /) -> None: ...
+    def ended(self, exchange: Any, /) -> None: ...
+
+
 class DataPlane:
-    """Everything under /v1: a `gateway.api.connection.Plane`."""
+    """Everything under /v1: a `gateway.api.connection.Plane`. Without a `recorder` nothing is remembered."""
 
     def __init__(
         self,
@@ -73,6 +80,7 @@ class DataPlane:
         meter: Meter,
         silence: Silence,
         retries: Retries,
+        recorder: Recorder | None = None,
     ) -> None:
         self._keys = keys
         self._routes = routes
@@ -82,11 +90,17 @@ class DataPlane:
         self._server = server
         self._allowed = frozenset(server.allow_fields)
         self._meter = meter
+        self._recorder = recorder
         self._ids = RequestIds()
 
     def exchange(self, connection: Connection, method: str, path: str) -> Exchange:
         self._meter.began()
-        return Exchange(connection, self.outbox, next(self._ids), method, path, self._meter.ended)
+        return Exchange(connection, self.outbox, next(self._ids), method, path, self._ended)
+
+    def _ended(self, exchange: Exchange) -> None:
+        self._meter.ended(exchange)
+        if self._recorder is not None and exchange.memory is not None:
+            self._recorder.ended(exchange)
 
     def opened(self, exchange: Exchange) -> None:
         with Answering(exchange):
@@ -111,7 +125,7 @@ class DataPlane:
             allow = "POST" if path in _GENERATE else "GET, HEAD"
             exchange.answer(204, b"", f"allow: {allow}, OPTIONS\r\n".encode())
             return
-        self._keys.authenticate(exchange.authorization)
+        exchange.key = self._keys.authenticate(exchange.authorization)
         if path in _GENERATE:
             _only(method, path, "POST")
             length = exchange.content_length
@@ -146,6 +160,9 @@ class DataPlane:
         exchange.route = model = model_of(request)
         target = self._routes.resolve(model)
         exchange.version = target.engine_name
+        if self._recorder is not None:
+            route = target.engine_name if target.version is None else target.version.adapter
+            self._recorder.begin(exchange, route, exchange.key, request)
         denied.check(request, self._allowed)
         ours = {}
         if path == "/v1/responses":

@@ -1,17 +1,27 @@
-"""Request ids: 128 random bits as 32 hex digits, ours alone."""
+"""Request ids: UUIDs of version 7 as 32 hex digits, ours alone.
+
+    48 bits of milliseconds since 1970 | 4 bits 0111 | 12 random | 2 bits 10 | 62 random   (RFC 9562, 5.7)
+
+So an id says when its request came, which is where the lake keeps it, and ids of one day sort together.
+"""
 
 from __future__ import annotations
 
 import os
+import time
+from datetime import UTC, datetime
 
 BATCH = 4096
 """Ids that one read of the kernel's random numbers makes. One read an id is a tenth of a small request."""
 
-DIGITS = 32
+DIGITS = 19
+"""Of random numbers that an id takes: 3, one of which 2 bits are used, and 15."""
+
+_VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 
 
 class RequestIds:
-    """`next(ids)`. Nobody can guess one from another: every bit comes from the kernel."""
+    """`next(ids)`. Nobody can guess one from another: 74 bits of each come from the kernel."""
 
     __slots__ = ("_at", "_hex")
 
@@ -23,9 +33,17 @@ class RequestIds:
         return self
 
     def __next__(self) -> str:
-        at = self._at
-        if at == len(self._hex):
-            self._hex = os.urandom(BATCH * DIGITS // 2).hex()
+        at, digits = self._at, self._hex
+        if at == len(digits):
+            self._hex = digits = os.urandom(BATCH * DIGITS // 2).hex()
             at = 0
         self._at = at + DIGITS
-        return self._hex[at : at + DIGITS]
+        now_ms = time.time_ns() // 1_000_000
+        return f"{now_ms:012x}7{digits[at : at + 3]}{_VARIANT[digits[at + 3]]}{digits[at + 4 : at + DIGITS]}"
+
+
+def when(request_id: str) -> datetime:
+    """When the request of this id came, to the millisecond. Raises `ValueError` for what is no id of ours."""
+    if len(request_id) != 32 or request_id[12] != "7":
+        raise ValueError(f"{request_id[:64]!r} is no request id")
+    return datetime.fromtimestamp(int(request_id[:12], 16) / 1000, UTC)

@@ -21,6 +21,7 @@ VERBS: Verbs = {
         "gateway.cli.adapters:adapters",
         "Add, list, promote, roll back, compare and remove adapters.",
     ),
+    "traffic": ("gateway.cli.traffic:traffic", "Show, count and export what was asked and answered."),
     "train": ("gateway.cli.train:train", "Train an adapter from rows and register it."),
     "base": ("gateway.cli.base:base", "Fetch and prepare the base model."),
     "keys": ("gateway.cli.keys:keys", "Make, list and revoke API keys."),

@@ -9,13 +9,13 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 
 from adapters.base.manifest import BaseError
-from gateway.fleet.backoff import Backoff
 from gateway.fleet.client import Address, Lost
 from gateway.fleet.engine import Engine, Unfit
 from gateway.fleet.launch import HOST, CannotLaunch, Command
 from gateway.fleet.progress import Reader
 from gateway.settings import Settings
 from gateway.supervise import Child, free_port
+from gateway.supervise.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 

@@ -31,11 +31,11 @@ class Lock:
         self._state_dir = state_dir
         self._fd: int | None = None
 
-    def acquire(self) -> None:
+    def acquire(self, *, patience_s: float = ASKERS_S) -> None:
         """Take it or raise `Locked`."""
         self._state_dir.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        deadline = time.monotonic() + ASKERS_S
+        deadline = time.monotonic() + patience_s
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

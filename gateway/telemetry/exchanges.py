@@ -17,6 +17,7 @@ FIRST_BYTE_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75
 """Buckets of OpenTelemetry's GenAI conventions, seconds."""
 
 IN_FLIGHT, PIECES, BYTES, LOADS, LOAD_S = "in_flight", "pieces", "bytes", "loads", "load_s"
+RECORDS, DROPPED, FULL = "journal records", "journal dropped", "journal full"
 EVENTS = (
     *("loaded", "evicted", "removed", "pinned", "unpinned", "ejected", "recovered", "degraded"),
     *("draining", "drained", "joined", "left", "spread", "shrunk", "not_now"),
@@ -51,7 +52,7 @@ class Measured(Protocol):
 
 
 def _names() -> Iterator[str]:
-    yield from (IN_FLIGHT, PIECES, BYTES, LOADS, LOAD_S)
+    yield from (IN_FLIGHT, PIECES, BYTES, LOADS, LOAD_S, RECORDS, DROPPED, FULL)
     for outcome in OUTCOMES:
         for status in STATUSES:
             yield f"exchanges {outcome} {status}"
@@ -83,6 +84,13 @@ class Exchanges:
     def fleet_event(self, kind: str) -> None:
         """One more of this kind."""
         self.tally.values[_EVENTS[kind]] += 1
+
+    def journal(self, *, records: int, dropped: int, full: bool) -> None:
+        """So many more; `full`: it drops records now."""
+        values = self.tally.values
+        values[_AT[RECORDS]] += records
+        values[_AT[DROPPED]] += dropped
+        values[_AT[FULL]] = float(full)
 
     def began(self) -> None:
         self.tally.values[_IN_FLIGHT] += 1

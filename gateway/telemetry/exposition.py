@@ -13,13 +13,16 @@ from pathlib import Path
 
 from gateway.telemetry.exchanges import (
     BYTES,
+    DROPPED,
     EVENTS,
+    FULL,
     HISTOGRAMS,
     IN_FLIGHT,
     LOAD_S,
     LOADS,
     OUTCOMES,
     PIECES,
+    RECORDS,
     STATUSES,
 )
 from gateway.telemetry.tally import Tally
@@ -30,6 +33,9 @@ _PLAIN = (
     ("hotswap_exchanges_in_flight", "gauge", "Requests on /v1 now.", IN_FLIGHT),
     ("hotswap_answer_pieces_total", "counter", "Pieces of answers passed on.", PIECES),
     ("hotswap_answer_bytes_total", "counter", "Bytes of answers passed on.", BYTES),
+    ("hotswap_traffic_records_total", "counter", "Exchanges that the journal took.", RECORDS),
+    ("hotswap_traffic_dropped_total", "counter", "Exchanges that it had no space or time for.", DROPPED),
+    ("hotswap_traffic_journal_full", "gauge", "Processes whose journal drops records now: alert.", FULL),
     ("hotswap_cold_starts_total", "counter", "Requests that waited for their adapter's load.", LOADS),
     ("hotswap_cold_start_seconds_total", "counter", "Seconds that requests waited for loads.", LOAD_S),
 )

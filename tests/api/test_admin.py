@@ -53,6 +53,7 @@ def admin(registry: Registry) -> Admin:
         fleet=nothing,
         wishes=nothing,
         tally=nothing,
+        traffic=None,
     )
 
 

@@ -24,6 +24,7 @@ from gateway.db import Database, DatabaseError, EmbeddedPostgres
 from gateway.db.database import head
 from gateway.db.migrations import runner
 from gateway.fleet import wishes
+from gateway.traffic import policy, rollup, traffic
 from tests.supervise.family import eventually
 
 AT_HEAD = """
@@ -84,10 +85,20 @@ async def test_a_schema_newer_than_this_version_is_refused(db: Database) -> None
         await db.migrate()
 
 
+TABLES = (
+    adapters.tables.metadata,
+    gateway.access.tables.metadata,
+    wishes.metadata,
+    policy.metadata,
+    traffic.metadata,
+    rollup.metadata,
+)
+
+
 async def test_tables_and_migrations_agree(db: Database) -> None:
     await db.migrate()
     wanted = MetaData()
-    for metadata in (adapters.tables.metadata, gateway.access.tables.metadata, wishes.metadata):
+    for metadata in TABLES:
         for table in metadata.tables.values():
             table.to_metadata(wanted)
     async with db.engine.connect() as connection:

@@ -34,6 +34,7 @@ PROOFS = (
     "scale",
     "stale",
     "placement",
+    "redaction",
 )
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gateway.fleet.backoff import Backoff
+from gateway.supervise.backoff import Backoff
 
 
 def test_each_failed_start_doubles_the_wait_up_to_half_a_minute() -> None:

@@ -1,0 +1,138 @@
+"""The control plane's part about traffic: reading what is remembered, and saying what is to be."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any, Protocol
+
+from fastapi import Depends, FastAPI, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.traffic.policy import Capture, Kind, Policies, Redact, Rule
+from gateway.traffic.query import Wanted
+from gateway.traffic.readers import Readers
+
+JSONL = "application/jsonl"
+
+
+class Traffic(Protocol):
+    """The part of `gateway.traffic.traffic` that is used here."""
+
+    @property
+    def policies(self) -> Policies: ...
+    @property
+    def readers(self) -> Readers: ...
+
+
+class NewRule(BaseModel):
+    """What a policy says; what is left out, it says nothing about."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    capture: Capture | None = None
+    sample: float | None = Field(None, ge=0, le=1)
+    redact: Redact | None = None
+    retention_days: int | None = Field(None, ge=1)
+    consent: str | None = Field(None, max_length=200)
+
+
+def _wanted(
+    route: str | None = None,
+    version: str | None = None,
+    tenant: str | None = None,
+    key: str | None = None,
+    unit: str | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    error: str | None = None,
+    text: str | None = None,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    oldest_first: bool = False,
+) -> Wanted:
+    return Wanted(
+        route=route,
+        version=version,
+        tenant=tenant,
+        key=key,
+        unit=unit,
+        since=since,
+        until=until,
+        error=error,
+        text=text,
+        after=after,
+        limit=limit,
+        oldest_first=oldest_first,
+    )
+
+
+Filters = Annotated[Wanted, Depends(_wanted)]
+
+
+def add_traffic(app: FastAPI, traffic: Traffic) -> None:
+    """Adds /admin/v1/traffic to the control plane."""
+
+    async def whole(operation: str, wanted: Wanted) -> Response:
+        pieces = [piece async for piece in traffic.readers.ask(operation, wanted)]
+        return Response(b"".join(pieces), media_type="application/json")
+
+    @app.get("/admin/v1/traffic")
+    async def ls(wanted: Filters) -> Response:
+        """A page of exchanges, newest first, without their words. `next` is the next page's `after`."""
+        return await whole("page", wanted)
+
+    @app.get("/admin/v1/traffic/stats")
+    async def stats(wanted: Filters) -> Response:
+        """Requests, errors, tokens and times by route and version."""
+        return await whole("stats", _all(wanted))
+
+    @app.get("/admin/v1/traffic/export")
+    async def export(wanted: Filters, all: bool = False) -> Response:
+        """Whole exchanges as JSON Lines in OpenAI's chat format, as they are read."""
+        pieces = traffic.readers.ask("export", _all(wanted) if all else wanted)
+        first = await anext(pieces, b"")  # a refusal is answered as one, not in the middle of a stream
+        return StreamingResponse(_chained(first, pieces), media_type=JSONL)
+
+    @app.get("/admin/v1/traffic/policies")
+    async def policies() -> dict[str, Any]:
+        """What holds where nothing else is said, and every rule."""
+        return {
+            "default": asdict(traffic.policies.default),
+            "data": [asdict(rule) for rule in traffic.policies.rules],
+        }
+
+    @app.put("/admin/v1/traffic/policies/{kind}/{name:path}")
+    async def put_policy(kind: Kind, name: str, body: NewRule) -> dict[str, Any]:
+        rule = Rule(kind, name, **body.model_dump())
+        await traffic.policies.put(rule)
+        return asdict(rule)
+
+    @app.delete("/admin/v1/traffic/policies/{kind}/{name:path}")
+    async def remove_policy(kind: Kind, name: str) -> dict[str, Any]:
+        await traffic.policies.remove(kind, name)
+        return {"removed": f"{kind}/{name}"}
+
+    @app.get("/admin/v1/traffic/{id}")
+    async def show(id: str) -> Response:
+        """One exchange, with every word that was kept."""
+        return await whole("show", Wanted(id=_bare(id), limit=1))
+
+
+def _all(wanted: Wanted) -> Wanted:
+    given = {name: getattr(wanted, name) for name in wanted.__struct_fields__}
+    return Wanted(**{**given, "limit": None})
+
+
+def _bare(id: str) -> str:
+    """The request id of an id that an answer had: `chatcmpl-…`, `cmpl-…`, `resp_…`."""
+    for prefix in ("chatcmpl-", "cmpl-", "resp_", "embd-"):
+        id = id.removeprefix(prefix)
+    return id
+
+
+async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece

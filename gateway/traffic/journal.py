@@ -1,0 +1,372 @@
+"""The journal: what was remembered, on this machine's disk until the shipper has taken it to the lake.
+
+    <folder>/<writer>/writer.lock           held by the process that writes there
+    <folder>/<writer>/number                of the newest segment that was begun
+    <folder>/<writer>/000000000042.segment  closed: nobody writes to it any more
+    <folder>/<writer>/000000000043.open     written to now, or left by a process that was killed
+
+One process, one writer: it takes a folder that nobody holds, or makes one. `append` only puts a record into
+memory. A thread writes what is there every `write_every_s`, which is what survives a `kill -9`; another makes
+it durable every `sync_every_s`, which is what survives the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+import uuid
+from collections import deque
+from pathlib import Path
+
+from gateway.supervise.lock import Lock, Locked
+from gateway.traffic.segment import (
+    CLOSED,
+    HEADER_BYTES,
+    OPEN,
+    Header,
+    file_name,
+    frame,
+    number_of,
+    records,
+)
+
+log = logging.getLogger("hotswap.traffic")
+
+LOCK, NUMBER = "writer", "number"
+
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""Records that wait for the disk. Beyond that the disk does not follow, and new ones are dropped."""
+
+BUFFERS = 1000
+"""Of one writev; Linux takes 1,024."""
+
+LOOK_AGAIN_S = 1.0
+"""While there is no space, how often it is looked whether the shipper, or somebody, has made some."""
+
+SPARE_BYTES = 64 * 1024 * 1024
+"""What must be free on the disk again before it is written to again."""
+
+
+class JournalError(RuntimeError):
+    """The journal cannot be written where the settings say."""
+
+
+class Journal:
+    """`append` is called from one thread; what it counts may be read from any.
+
+    A segment is closed when it has `segment_bytes`, or is `segment_age_s` old and not empty. When the
+    segments of all writers have `limit_bytes`, or the disk takes no more, new records are dropped and
+    counted: serving never waits.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        segment_bytes: int = 64 * 1024 * 1024,
+        segment_age_s: float = 10.0,
+        limit_bytes: int = 10 * 1024**3,
+        write_every_s: float = 0.02,
+        sync_every_s: float = 0.1,
+    ) -> None:
+        self._root = folder
+        self._segment_bytes = segment_bytes
+        self._segment_age_s = segment_age_s
+        self._limit_bytes = limit_bytes
+        self._write_every_s = write_every_s
+        self._sync_every_s = sync_every_s
+        self._waiting: deque[bytes] = deque()
+        self._some = threading.Event()
+        self._stopping = False
+        self._full = False
+        self._threads: list[threading.Thread] = []
+        self._finishing: queue.SimpleQueue[tuple[int, Path, int] | None] = queue.SimpleQueue()
+        # Each of these is counted up by one thread alone.
+        self.appended = self._appended_bytes = self._refused = 0
+        self._taken_bytes = self._lost = 0
+        # The segment that is written to; the writing thread's own.
+        self._fd: int | None = None
+        self._path = folder
+        self._at = 0
+        self._began = 0.0
+        self._others_bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Records are being dropped for want of space."""
+        return self._full
+
+    @property
+    def dropped(self) -> int:
+        """Records that were not kept."""
+        return self._refused + self._lost
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of records that are in memory only."""
+        return self._appended_bytes - self._taken_bytes
+
+    # From the thread that serves.
+
+    def append(self, payload: bytes) -> bool:
+        """Takes a record into memory; False when it is dropped. Never waits."""
+        if self._full or self._appended_bytes - self._taken_bytes > MAX_WAITING_BYTES:
+            self._refused += 1
+            return False
+        whole = frame(payload) + payload
+        self.appended += 1
+        self._appended_bytes += len(whole)
+        self._waiting.append(whole)
+        if not self._some.is_set():
+            self._some.set()
+        return True
+
+    def start(self) -> None:
+        """Takes a writer's folder, closes what was left open there, and begins. Raises `JournalError`."""
+        try:
+            self._folder, self._lock = _own(self._root)
+            self._writer = uuid.UUID(self._folder.name)
+            close_left(self._folder)
+            self._number = _last_number(self._folder)
+            self._begin()
+        except OSError as error:
+            raise JournalError(
+                f"the journal cannot be written in {self._root}: {error.strerror}. Make room there, or name "
+                'another folder (traffic.journal), or remember nothing (traffic.capture = "off")'
+            ) from error
+        for work in (self._write, self._sync):
+            thread = threading.Thread(target=work, name=f"journal{work.__name__}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """Writes what is there, closes the segment and lets the folder go."""
+        if not self._threads:
+            return
+        self._stopping = True
+        self._some.set()
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+        self._lock.release()
+
+    # The thread that writes.
+
+    def _write(self) -> None:
+        while not self._stopping:
+            if self._some.wait(self._patience()) and not self._stopping:
+                time.sleep(self._write_every_s)
+            self._some.clear()
+            if self._full:
+                self._look_for_space()
+            self._drain()
+            if self._due():
+                self._end()
+                self._begin_or_be_full()
+        self._drain()
+        self._end()
+        self._finishing.put(None)
+
+    def _patience(self) -> float | None:
+        """Until there is something to do without a new record."""
+        if self._full:
+            return LOOK_AGAIN_S
+        if self._at > HEADER_BYTES:
+            return max(0.0, self._began + self._segment_age_s - time.monotonic())
+        return None
+
+    def _due(self) -> bool:
+        old = time.monotonic() >= self._began + self._segment_age_s
+        return self._fd is not None and self._at > HEADER_BYTES and (old or self._at >= self._segment_bytes)
+
+    def _drain(self) -> None:
+        """Writes what waited when it was called; what comes meanwhile waits for the next time."""
+        left = len(self._waiting)
+        while left:
+            batch: list[bytes] = []
+            size = 0
+            while left and len(batch) < BUFFERS and self._at + size < self._segment_bytes:
+                batch.append(self._waiting.popleft())
+                size += len(batch[-1])
+                left -= 1
+            if batch:
+                self._write_batch(batch, size)
+                self._taken_bytes += size
+            if self._at >= self._segment_bytes:
+                self._end()
+                self._begin_or_be_full()
+
+    def _write_batch(self, batch: list[bytes], size: int) -> None:
+        if self._full or self._fd is None:
+            self._lost += len(batch)
+            return
+        if self._others_bytes + self._at + size > self._limit_bytes:
+            self._lost += len(batch)
+            self._be_full(f"it has the {self._limit_bytes:,} bytes that it may have (traffic.journal_bytes)")
+            return
+        try:
+            _write_all(self._fd, batch, size)
+        except OSError as error:
+            self._lost += len(batch)
+            with contextlib.suppress(OSError):  # a torn tail then, which readers know
+                os.ftruncate(self._fd, self._at)
+            self._be_full(str(error.strerror))
+            return
+        self._at += size
+
+    def _be_full(self, why: str) -> None:
+        """Drops what comes. What is there is closed, so that it can be shipped: that makes space."""
+        self._end()
+        if self._full:
+            return
+        self._full = True
+        log.error("the journal takes no records: %s. Requests are served, and not remembered", why)
+
+    def _look_for_space(self) -> None:
+        self._others_bytes = used_bytes(self._root) - self._at
+        disk = os.statvfs(self._root)
+        if self._others_bytes + self._at > self._limit_bytes * 0.9:
+            return
+        if disk.f_bavail * disk.f_frsize < SPARE_BYTES:
+            return
+        if self._fd is None:
+            self._begin()
+        self._full = False
+        log.warning("the journal takes records again; %d were dropped so far", self.dropped)
+
+    def _begin_or_be_full(self) -> None:
+        try:
+            self._begin()
+        except OSError as error:
+            self._be_full(str(error.strerror))
+
+    def _begin(self) -> None:
+        """A new segment. Its number is on disk before it is: no number is ever given twice."""
+        self._number += 1
+        number = self._folder / NUMBER
+        fresh = number.with_suffix(".new")
+        fresh.write_text(f"{self._number}\n")
+        fresh.replace(number)
+        self._path = self._folder / file_name(self._number, OPEN)
+        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            _write_all(fd, [Header(self._writer, self._number).encode()], HEADER_BYTES)
+        except OSError:
+            os.close(fd)
+            raise
+        self._others_bytes = used_bytes(self._root) - HEADER_BYTES
+        self._at, self._began, self._fd = HEADER_BYTES, time.monotonic(), fd
+
+    def _end(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            self._finishing.put((fd, self._path, self._at))
+        self._at = 0
+
+    # The thread that makes it durable.
+
+    def _sync(self) -> None:
+        durable: tuple[int | None, int] = (None, 0)
+        while True:
+            try:
+                done = self._finishing.get(timeout=self._sync_every_s)
+            except queue.Empty:
+                now = self._fd, self._at
+                if now[0] is not None and now != durable:
+                    self._make_durable(now[0], new=now[0] != durable[0])
+                    durable = now
+                continue
+            if done is None:
+                return
+            fd, path, size = done
+            self._make_durable(fd, new=True)
+            os.close(fd)
+            _close(path, empty=size <= HEADER_BYTES)
+            durable = None, 0
+
+    def _make_durable(self, fd: int, *, new: bool) -> None:
+        try:
+            os.fdatasync(fd)
+            if new:
+                _sync_folder(self._folder)
+        except OSError as error:
+            log.error("the journal could not be made durable: %s", error.strerror)  # noqa: TRY400
+
+
+def used_bytes(folder: Path) -> int:
+    """Of all segments of all writers."""
+    total = 0
+    for kind in (OPEN, CLOSED):
+        for path in folder.glob(f"*/*{kind}"):
+            with contextlib.suppress(FileNotFoundError):  # it was closed, or shipped, meanwhile
+                total += path.stat().st_size
+    return total
+
+
+def close_left(folder: Path) -> None:
+    """Closes what a writer that is no more left open in its `folder`. The caller holds its lock."""
+    for path in folder.glob(f"*{OPEN}"):
+        try:
+            empty = next(records(path), None) is None
+        except ValueError:
+            empty = True  # it was killed before the header was whole
+        _close(path, empty=empty)
+
+
+def writers(folder: Path) -> list[Path]:
+    """The folders of all writers."""
+    return sorted(path.parent for path in folder.glob(f"*/{LOCK}.lock"))
+
+
+def take(folder: Path) -> Lock | None:
+    """The lock of a writer's folder, or None while a process writes there."""
+    lock = Lock(folder, LOCK)
+    try:
+        lock.acquire(patience_s=0)
+    except Locked:
+        return None
+    return lock
+
+
+def _own(root: Path) -> tuple[Path, Lock]:
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in [*writers(root), root / str(uuid.uuid4())]:
+        lock = take(folder)
+        if lock is not None:
+            return folder, lock
+    raise AssertionError("a folder with a new name was taken")
+
+
+def _last_number(folder: Path) -> int:
+    given = [number_of(path) for kind in (OPEN, CLOSED) for path in folder.glob(f"*{kind}")]
+    number = folder / NUMBER
+    text = number.read_text().strip() if number.exists() else ""
+    return max([*given, int(text) if text.isdigit() else 0])
+
+
+def _close(path: Path, *, empty: bool) -> None:
+    if empty:
+        path.unlink(missing_ok=True)
+    else:
+        path.replace(path.with_suffix(CLOSED))
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_all(fd: int, buffers: list[bytes], size: int) -> None:
+    written = os.writev(fd, buffers)
+    if written < size:
+        rest = memoryview(b"".join(buffers))[written:]
+        while rest:
+            rest = rest[os.write(fd, rest) :]

@@ -1,0 +1,204 @@
+"""The lake: every exchange as a row of a Delta table, in a folder or an object store.
+
+Partitioned by day, route and days to keep, so that a read of one route's day opens no other files, and what
+is too old goes by whole partitions. Written exactly once: a commit carries the journal writer's id and the
+number of its newest segment, and is made only when a fresh look at the table shows that it is not there.
+`deltalake` (Rust) writes it, and Spark, DuckDB, Polars or Ray read it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from arro3.core import Array, DataType, Field, RecordBatch, RecordBatchReader, Schema
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    QueryBuilder,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from gateway.traffic.query import quoted
+from gateway.traffic.row import Row
+
+log = logging.getLogger("hotswap.traffic")
+
+_TEXT, _INT, _FLOAT, _BOOL = DataType.utf8(), DataType.int64(), DataType.float64(), DataType.bool()
+_TIME = DataType.timestamp("us", tz="UTC")
+COLUMNS: Mapping[str, DataType] = {
+    "id": _TEXT,
+    "at": _TIME,
+    "day": _TEXT,
+    "route": _TEXT,
+    "keep_days": _INT,
+    "version": _TEXT,
+    "engine": _TEXT,
+    "base": _TEXT,
+    "tenant": _TEXT,
+    "key": _TEXT,
+    "unit": _TEXT,
+    "path": _TEXT,
+    "status": _INT,
+    "outcome": _TEXT,
+    "error": _TEXT,
+    "finish_reason": _TEXT,
+    "streaming": _BOOL,
+    "prompt": _INT,
+    "completion": _INT,
+    "cached": _INT,
+    "counted": _BOOL,
+    "ttft_ms": _FLOAT,
+    "duration_ms": _FLOAT,
+    "load_ms": _FLOAT,
+    "full": _BOOL,
+    "redacted": _BOOL,
+    "cut": _BOOL,
+    "consent": _TEXT,
+    "sample": _FLOAT,
+    "messages": _TEXT,
+    "tools": _TEXT,
+    "parameters": _TEXT,
+    "metadata": _TEXT,
+    "response": _TEXT,
+}
+"""What a row has (`gateway.traffic.row`), in order."""
+PARTITION = ("day", "route", "keep_days")
+SCHEMA = Schema([Field(name, kind, nullable=True) for name, kind in COLUMNS.items()])
+
+CONFIGURATION: Mapping[str, str | None] = {
+    # The table's log keeps the least and greatest value of these of every file, and of no others: values of
+    # other columns would outlast the rows that they are from.
+    "delta.dataSkippingStatsColumns": "at,status",
+    "delta.logRetentionDuration": "interval 1 days",
+    "delta.deletedFileRetentionDuration": "interval 0 days",
+}
+
+ATTEMPTS = 10
+"""Commits that may lose against others before a write is given up."""
+ROW_GROUP = 20_000
+"""Rows that a reader must take at once: what it needs of memory."""
+
+_WRITER = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=ROW_GROUP)
+
+
+class Lake:
+    """One table. `options` are deltalake's own for its store (keys, endpoints). Every call looks at the table
+    as it is now; errors of the store are deltalake's `DeltaError`, or `OSError`."""
+
+    def __init__(self, uri: str, options: Mapping[str, str] | None = None) -> None:
+        self.uri = uri
+        self._options = dict(options or {})
+
+    def table(self) -> DeltaTable:
+        """As it is now; made when it is not there."""
+        try:
+            return DeltaTable(self.uri, storage_options=self._options)
+        except TableNotFoundError:
+            if "://" not in self.uri:
+                Path(self.uri).mkdir(parents=True, exist_ok=True)
+            return DeltaTable.create(
+                self.uri,
+                schema=SCHEMA,
+                mode="ignore",
+                partition_by=list(PARTITION),
+                name="hotswap-traffic",
+                configuration=CONFIGURATION,
+                storage_options=self._options,
+            )
+
+    def shipped(self, writer: str) -> int:
+        """The newest segment of a journal writer that is in it; 0 for none."""
+        return self.table().transaction_version(writer) or 0
+
+    def append(self, batches: Iterable[RecordBatch], writer: str, number: int) -> bool:
+        """Adds rows in one commit, as those of `writer` up to segment `number`; False when they are there
+        already. Other writers may commit meanwhile; the same one is refused by the table.
+        """
+        made = list(batches)
+        for attempt in range(ATTEMPTS):
+            table = self.table()
+            if (table.transaction_version(writer) or 0) >= number:
+                return False
+            try:
+                write_deltalake(
+                    table,
+                    RecordBatchReader.from_batches(SCHEMA, made),
+                    mode="append",
+                    writer_properties=_WRITER,
+                    commit_properties=CommitProperties(
+                        app_transactions=[Transaction(writer, number)], max_commit_retries=0
+                    ),
+                    post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
+                )
+            except CommitFailedError as error:
+                log.info("a commit to the lake lost against another (%d): %s", attempt + 1, error)
+                continue
+            return True
+        raise CommitFailedError(f"{ATTEMPTS} commits in a row lost against others'")
+
+    def query(self, sql: str) -> RecordBatchReader:
+        """The rows of a query over `lake`, batch by batch."""
+        return QueryBuilder().register("lake", self.table()).execute(sql)
+
+    def drop_expired(self, today: date, keep: Mapping[str, int] | None = None) -> list[str]:
+        """Drops the partitions that are older than the days they are to be kept, by themselves or, sooner, by
+        what `keep` says now of their route. Returns the days that went, as `day/route`. Nothing is rewritten.
+        """
+        gone: list[str] = []
+        for part in self.table().partitions():
+            days = min(int(part["keep_days"]), (keep or {}).get(part["route"], 36_500))
+            if date.fromisoformat(part["day"]) + timedelta(days=days) < today:
+                self.table().delete(
+                    f"day = '{part['day']}' AND route = {quoted(part['route'])} "
+                    f"AND keep_days = {int(part['keep_days'])}"
+                )
+                gone.append(f"{part['day']}/{part['route']}")
+        return gone
+
+    def compact(self, before: date | None = None) -> Mapping[str, Any]:
+        """Makes few files of many, of every partition, or of those of days before `before`."""
+        table = self.table()
+        filters = None if before is None else [("day", "<", before.isoformat())]
+        return table.optimize.compact(
+            partition_filters=filters, writer_properties=_WRITER, max_concurrent_tasks=1
+        )
+
+    def vacuum(self, hours: int) -> list[str]:
+        """Deletes files that the table has not used for `hours`. With 0 older readers lose theirs at once."""
+        return self.table().vacuum(hours, dry_run=False, enforce_retention_duration=False)
+
+
+def batch_of(rows: Sequence[Row]) -> RecordBatch:
+    """Rows as Arrow columns."""
+    arrays = []
+    for name, kind in COLUMNS.items():
+        values = [row[name] for row in rows]  # type: ignore[literal-required]
+        arrays.append(Array(values, _INT).cast(_TIME) if kind == _TIME else Array(values, kind))
+    return RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def batches_of(rows: Iterable[Row], size: int = ROW_GROUP) -> Iterator[RecordBatch]:
+    """The same in batches of at most `size` rows."""
+    some: list[Row] = []
+    for row in rows:
+        some.append(row)
+        if len(some) == size:
+            yield batch_of(some)
+            some = []
+    if some:
+        yield batch_of(some)
+
+
+def table_of(batches: Sequence[RecordBatch], folder: str) -> DeltaTable:
+    """A table of its own in an empty folder, for a query over both."""
+    table = DeltaTable.create(folder, schema=SCHEMA)
+    write_deltalake(table, RecordBatchReader.from_batches(SCHEMA, batches), mode="append")
+    return table

@@ -1,0 +1,134 @@
+"""What a reader asks for, as SQL over the lake and what the journal has beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from gateway.errors import BadRequest
+from gateway.traffic.policy import Kind
+
+MAX_LIMIT = 1000
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which exchanges: every one of the fields that is given must fit. Times are seconds since 1970, `since`
+    included and `until` not. `error` is a code, "any" or "none". `text` is somewhere in what was asked or
+    answered, whatever its case. `after` is the cursor of an earlier page.
+    """
+
+    route: str | None = None
+    version: str | None = None
+    tenant: str | None = None
+    key: str | None = None
+    unit: str | None = None
+    id: str | None = None
+    since: float | None = None
+    until: float | None = None
+    error: str | None = None
+    text: str | None = None
+    full: bool = False
+    after: str | None = None
+    limit: int | None = 50
+    oldest_first: bool = False
+
+    def check(self) -> None:
+        """Raises `BadRequest`, which names the field."""
+        if self.limit is not None and not 1 <= self.limit <= MAX_LIMIT:
+            raise BadRequest(f"limit is from 1 to {MAX_LIMIT}", param="limit")
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise BadRequest("since must be before until", param="since")
+        for name in ("since", "until"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 253_402_300_800:
+                raise BadRequest(f"{name} is in seconds since 1970", param=name)
+        if self.after is not None:
+            _cursor(self.after)
+
+
+class Forgotten(msgspec.Struct, frozen=True):
+    """What nobody may read any more: exchanges of a unit, of a key, or one by its id, up to `until` (seconds
+    since 1970), whether or not they have been erased yet. `also` is the unit as strict routes keep it."""
+
+    kind: Kind | str
+    value: str
+    tenant: str
+    until: float
+    also: str = ""
+
+
+def where(wanted: Wanted, forgotten: tuple[Forgotten, ...] = ()) -> str:
+    """The condition on a row."""
+    return (
+        " AND ".join((*_conditions(wanted), *(f"NOT ({condition_of(each)})" for each in forgotten))) or "true"
+    )
+
+
+def ordered(wanted: Wanted) -> str:
+    """Newest first unless the oldest are wanted first, and how many."""
+    way = "ASC" if wanted.oldest_first else "DESC"
+    limit = "" if wanted.limit is None else f" LIMIT {wanted.limit}"
+    return f"ORDER BY at {way}, id {way}{limit}"
+
+
+def cursor_of(at_us: int, id: str) -> str:
+    """Where a page ended."""
+    return f"{at_us}-{id}"
+
+
+def condition_of(forgotten: Forgotten) -> str:
+    """Which rows it means."""
+    column = {"unit": "unit", "key": "key", "request": "id"}[forgotten.kind]
+    values = ", ".join(quoted(value) for value in (forgotten.value, forgotten.also) if value)
+    return (
+        f"tenant = {quoted(forgotten.tenant)} AND {column} IN ({values}) AND at <= {_time(forgotten.until)}"
+    )
+
+
+def quoted(text: str) -> str:
+    """A string in SQL."""
+    return "'" + text.replace("\0", "").replace("'", "''") + "'"
+
+
+def _conditions(wanted: Wanted) -> Iterator[str]:
+    for name in ("route", "version", "tenant", "key", "unit", "id"):
+        value = getattr(wanted, name)
+        if value is not None:
+            yield f"{name} = {quoted(value)}"
+    if wanted.since is not None:
+        yield f"day >= '{_day(wanted.since)}' AND at >= {_time(wanted.since)}"
+    if wanted.until is not None:
+        yield f"day <= '{_day(wanted.until)}' AND at < {_time(wanted.until)}"
+    if wanted.error is not None:
+        yield {"any": "error <> ''", "none": "error = ''"}.get(
+            wanted.error, f"error = {quoted(wanted.error)}"
+        )
+    if wanted.text is not None:
+        found = quoted(wanted.text.lower())
+        columns = ("messages", "response", "metadata")
+        yield "(" + " OR ".join(f"strpos(lower(coalesce({each}, '')), {found}) > 0" for each in columns) + ")"
+    if wanted.full:
+        yield '"full"'
+    if wanted.after is not None:
+        at_us, id = _cursor(wanted.after)
+        sign, bound = (">", ">=") if wanted.oldest_first else ("<", "<=")
+        day, at = _day(at_us / 1e6), _time(at_us / 1e6)
+        yield f"day {bound} '{day}' AND (at {sign} {at} OR (at = {at} AND id {sign} {quoted(id)}))"
+
+
+def _cursor(text: str) -> tuple[int, str]:
+    at, dash, id = text.partition("-")
+    if not dash or not at.isdigit() or len(at) > 18:
+        raise BadRequest("after is no cursor of an earlier page", param="after")
+    return int(at), id
+
+
+def _day(seconds: float) -> str:
+    return (EPOCH + timedelta(seconds=seconds)).date().isoformat()
+
+
+def _time(seconds: float) -> str:
+    return f"to_timestamp_micros({round(seconds * 1e6)})"

@@ -1,0 +1,100 @@
+"""The reader's own process: `python -m gateway.traffic.read`, asked and answered over its standard streams.
+
+A question is a line of JSON. What comes back is frames: kind (1 byte), length (u32), payload. DATA has a
+piece of the answer, DONE none, and REFUSED the text and the parameter of a refusal. It ends when nobody asks
+any more, which is when its standard input is closed: so also when the gateway was killed.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from gateway.errors import BadRequest, GatewayError, NotFound
+from gateway.traffic.query import Forgotten, Wanted
+
+DATA, DONE, REFUSED = b"=", b".", b"!"
+FRAME = struct.Struct("<cI")
+OPERATIONS = ("page", "show", "stats", "export")
+
+
+class Question(msgspec.Struct, frozen=True):
+    """One of OPERATIONS, over a lake (`options` are deltalake's) and the journal beside it."""
+
+    operation: str
+    wanted: Wanted
+    lake: str
+    journal: str
+    options: dict[str, str] = {}
+    forgotten: tuple[Forgotten, ...] = ()
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+
+
+def main() -> None:
+    serve(sys.stdin.buffer, sys.stdout.buffer)
+
+
+def serve(questions: BinaryIO, answers: BinaryIO) -> None:
+    """Answers until `questions` ends."""
+    from deltalake.exceptions import DeltaError
+
+    def frame(kind: bytes, payload: bytes = b"") -> None:
+        answers.write(FRAME.pack(kind, len(payload)) + payload)
+
+    for line in questions:
+        try:
+            for piece in answer(msgspec.json.decode(line, type=Question)):
+                frame(DATA, piece)
+            frame(DONE)
+        except GatewayError as error:
+            refusal = Refusal(error.status, error.message, error.code, error.param)
+            frame(REFUSED, msgspec.json.encode(refusal))
+        except (DeltaError, OSError) as error:
+            said = f"the lake cannot be read now: {str(error)[:500]}"
+            frame(REFUSED, msgspec.json.encode(Refusal(503, said, "lake_unavailable")))
+        answers.flush()
+
+
+def answer(question: Question) -> Iterator[bytes]:
+    """The answer in pieces; JSON, or JSON Lines for an export."""
+    from gateway.traffic.lake import COLUMNS, Lake
+    from gateway.traffic.reader import Reader
+
+    reader = Reader(Lake(question.lake, question.options), Path(question.journal), question.forgotten)
+    wanted = question.wanted
+    wanted.check()
+    if question.operation == "page":
+        yield msgspec.json.encode(reader.page(wanted))
+    elif question.operation == "stats":
+        yield msgspec.json.encode({"data": reader.stats(wanted)})
+    elif question.operation == "export":
+        yield from reader.export(wanted)
+    elif question.operation == "show":
+        found = next(reader.rows(wanted, tuple(COLUMNS)), None)
+        if found is None:
+            raise NotFound(
+                f"No exchange {(wanted.id or '')[:64]!r} is remembered.",
+                code="exchange_not_found",
+                param="id",
+            )
+        for name in ("messages", "tools", "parameters", "metadata", "response"):
+            if found[name] is not None:
+                found[name] = msgspec.Raw(found[name].encode())
+        yield msgspec.json.encode(found)
+    else:
+        raise BadRequest(f"unknown operation {question.operation!r}", param="operation")
+
+
+if __name__ == "__main__":
+    main()

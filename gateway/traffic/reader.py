@@ -1,0 +1,146 @@
+"""Reading: the lake, and what the journal has that the lake has not yet, as one.
+
+A segment is in the lake when the table says so, whole or not at all, so the two never overlap and nothing is
+missing between them. Rows come in batches; nothing holds a whole result but a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+from arro3.core import RecordBatch
+from deltalake import DeltaTable, QueryBuilder
+
+from gateway.traffic.lake import COLUMNS, Lake, batches_of, table_of
+from gateway.traffic.query import Forgotten, Wanted, cursor_of, ordered, where
+from gateway.traffic.record import decode
+from gateway.traffic.row import Row, row_of
+from gateway.traffic.segment import CLOSED, OPEN, NotASegment, number_of, records
+
+BRIEF = tuple(name for name in COLUMNS if name not in ("messages", "tools", "parameters", "response"))
+"""Columns of a list: what is about an exchange."""
+READING = "reading-"
+"""Folders in the journal's, for as long as something is read."""
+STATS = """
+SELECT route, version,
+       count(*) AS requests,
+       count(*) FILTER (WHERE error <> '') AS errors,
+       coalesce(sum(prompt), 0) AS prompt,
+       coalesce(sum(completion), 0) AS completion,
+       coalesce(sum(cached), 0) AS cached,
+       approx_percentile_cont(ttft_ms, 0.5) AS ttft_p50_ms,
+       approx_percentile_cont(ttft_ms, 0.95) AS ttft_p95_ms,
+       approx_percentile_cont(duration_ms, 0.5) AS duration_p50_ms,
+       approx_percentile_cont(duration_ms, 0.95) AS duration_p95_ms
+"""
+"""Of a route and version: counts, tokens, and quantiles by t-digest (accurate to about a percent)."""
+
+
+class Reader:
+    """`forgotten` is honoured at once, before anything of it has been erased."""
+
+    def __init__(self, lake: Lake, journal: Path, forgotten: tuple[Forgotten, ...] = ()) -> None:
+        self._lake = lake
+        self._journal = journal
+        self._forgotten = forgotten
+
+    def page(self, wanted: Wanted, columns: tuple[str, ...] = BRIEF) -> dict[str, Any]:
+        """Rows of `columns`, and the cursor of the next page, None after the last."""
+        rows = list(self.rows(wanted, columns))
+        more = wanted.limit is not None and len(rows) == wanted.limit
+        return {"data": rows, "next": cursor_of(rows[-1]["at_us"], rows[-1]["id"]) if more else None}
+
+    def rows(self, wanted: Wanted, columns: tuple[str, ...] = BRIEF) -> Iterator[dict[str, Any]]:
+        """Rows as dictionaries, in order; times as `at` (RFC 3339) and `at_us` (microseconds since 1970)."""
+        names = [name for name in columns if name != "at"]
+        chosen = ", ".join(f'"{name}"' for name in names)
+        sql = f"SELECT to_char(at, '%Y-%m-%dT%H:%M:%S%.3fZ') AS at, cast(at AS bigint) AS at_us, {chosen}"
+        yield from _dicts(self._query(f"{sql} FROM exchanges WHERE {self._where(wanted)} {ordered(wanted)}"))
+
+    def stats(self, wanted: Wanted) -> list[dict[str, Any]]:
+        """One row for each route and version, the most used first."""
+        sql = f"{STATS} FROM exchanges WHERE {self._where(wanted)} GROUP BY route, version"
+        return list(_dicts(self._query(f"{sql} ORDER BY requests DESC, route, version")))
+
+    def export(self, wanted: Wanted) -> Iterator[bytes]:
+        """Whole exchanges as JSON Lines in OpenAI's chat format: `messages` ends with the answer."""
+        names = "id, route, version, messages, tools, response"
+        condition = f"{self._where(wanted)} AND messages IS NOT NULL AND response IS NOT NULL"
+        limit = "" if wanted.limit is None else f" LIMIT {wanted.limit}"
+        for batch in self._query(f"SELECT {names} FROM exchanges WHERE {condition}{limit}"):  # noqa: S608
+            columns = [batch.column(name).to_pylist() for name in names.split(", ")]
+            yield b"".join(_line(*row) for row in zip(*columns, strict=True))
+
+    def _where(self, wanted: Wanted) -> str:
+        return where(wanted, self._forgotten)
+
+    def _query(self, sql: str) -> Iterator[RecordBatch]:
+        table, beside = self._now()
+        names = ", ".join(f'"{name}"' for name in COLUMNS)
+        with TemporaryDirectory(prefix=READING, dir=self._journal) as folder:
+            query = QueryBuilder().register("lake", table)
+            source = f"SELECT {names} FROM lake"  # noqa: S608
+            if beside:  # deltalake's engine reads tables and nothing else
+                query = query.register("journal", table_of(beside, folder))
+                source += f" UNION ALL SELECT {names} FROM journal"  # noqa: S608
+            yield from query.execute(f"WITH exchanges AS ({source}) {sql}")
+
+    def _now(self) -> tuple[DeltaTable, list[RecordBatch]]:
+        """The table, and the rows of segments that it does not have, at one moment."""
+        while True:
+            paths = [path for kind in (CLOSED, OPEN) for path in self._journal.glob(f"*/*{kind}")]
+            table = self._lake.table()
+            writers = {path.parent.name for path in paths}
+            newest = {writer: table.transaction_version(writer) or 0 for writer in writers}
+            unshipped = [path for path in paths if number_of(path) > newest[path.parent.name]]
+            try:
+                return table, list(batches_of(row for path in sorted(unshipped) for row in _rows(path)))
+            except FileNotFoundError:
+                continue  # shipped meanwhile, into a newer table than this one
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """Raises `FileNotFoundError` when it is gone, not only closed."""
+    if path.suffix == OPEN and not path.exists():
+        path = path.with_suffix(CLOSED)
+    with suppress(NotASegment):
+        for payload in records(path):
+            with suppress(msgspec.MsgspecError):
+                yield row_of(decode(payload))
+
+
+def _dicts(batches: Iterator[RecordBatch]) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        names = batch.column_names
+        columns = [batch.column(name).to_pylist() for name in names]
+        for values in zip(*columns, strict=True):
+            yield dict(zip(names, values, strict=True))
+
+
+_string = msgspec.json.Encoder().encode
+
+
+def _line(id: str, route: str, version: str, messages: str, tools: str | None, response: str) -> bytes:
+    """What is JSON already is joined, not read: `messages` is a list, or a prompt of another endpoint."""
+    first = messages.strip()
+    said = response.strip()[1:-1]  # without the brackets of the list of choices
+    answer = _first(said)
+    if not first.startswith("["):
+        first = f'[{{"role":"user","content":{first}}}]'
+    gap = "" if first[1:-1].strip() == "" else ","
+    line = f'{{"messages":{first[:-1]}{gap}{answer}]'
+    if tools is not None:
+        line += f',"tools":{tools}'
+    about: Mapping[str, str] = {"id": id, "route": route, "version": version}
+    return f'{line},"metadata":{_string(about).decode()}}}\n'.encode()
+
+
+def _first(choices: str) -> str:
+    """The first of several JSON objects with commas between."""
+    objects = msgspec.json.decode(f"[{choices}]", type=list[msgspec.Raw])
+    return bytes(objects[0]).decode()

@@ -1,0 +1,140 @@
+"""What the request path calls: whether an exchange is remembered, and the record when it is over.
+
+`begin` and `ended` together take about three microseconds; neither waits for anything. The bytes go to the
+journal as they are, unless the policy keeps less than all of them: then a thread cleans the record first
+(`gateway.traffic.cleaner`), for what is not to be kept must not touch the disk.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.traffic.journal import Journal
+from gateway.traffic.policy import Policies, Policy
+from gateway.traffic.record import FULL, METADATA, Exchanged, encode
+
+EMBEDDINGS = "/v1/embeddings"
+
+
+class Key(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+
+
+class Exchange(Protocol):
+    """What is read of an exchange, and where it keeps what it is to remember."""
+
+    id: str
+    path: str
+    route: str | None
+    version: str | None
+    engine: tuple[str, int] | None
+    unit: bytes | None
+    status: int
+    outcome: Any
+    error: str | None
+    streaming: bool
+    began: float
+    ready: float
+    first: float | None
+    ended: float | None
+    loaded_s: float | None
+    sent_bytes: int
+    body: bytes | bytearray
+    request: bytes | bytearray
+    kept: list[bytes] | None
+    memory: Memory | None
+
+
+class Memory:
+    """How one exchange is remembered."""
+
+    __slots__ = ("key", "policy", "route", "tenant")
+
+    def __init__(self, policy: Policy, route: str, key: Key) -> None:
+        self.policy = policy
+        self.route = route
+        self.key = key.id
+        self.tenant = key.tenant
+
+
+class Recorder:
+    """`base` is the fingerprint of the base that is served. `clean` takes records whose policy keeps less
+    than all of them, and appends what is left."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        policies: Policies,
+        base: str,
+        clean: Callable[[Exchanged], None],
+    ) -> None:
+        self._journal = journal
+        self._policies = policies
+        self._base = base
+        self._clean = clean
+
+    def begin(self, exchange: Exchange, route: str, key: Key, request: Mapping[str, msgspec.Raw]) -> None:
+        """Decides, before the request is sent, whether and what will be remembered of it."""
+        policy = self._policies.of(route, key.id)
+        if policy.capture == "off" or (policy.sample < 1.0 and random.random() >= policy.sample):  # noqa: S311
+            return
+        stored = request.get("store")
+        if stored is not None and bytes(stored) == b"false":
+            return
+        exchange.memory = Memory(policy, route, key)
+        exchange.request = exchange.body
+        if exchange.path != EMBEDDINGS or policy.capture == "metadata":
+            exchange.kept = []
+
+    def ended(self, exchange: Exchange) -> None:
+        """Hands the record of an exchange that is over to the journal, if it is to be remembered."""
+        memory = exchange.memory
+        if memory is None:
+            return
+        exchange.memory = None
+        began, ended, first = exchange.began, exchange.ended or exchange.began, exchange.first
+        kept, exchange.kept = exchange.kept, None
+        request, exchange.request = exchange.request, b""
+        policy, engine = memory.policy, exchange.engine
+        full = policy.capture == "full"
+        record = Exchanged(
+            id=exchange.id,
+            at=time.time() - (time.monotonic() - began),
+            path=exchange.path,
+            route=memory.route,
+            version=exchange.version or "",
+            engine="" if engine is None else f"{engine[0]}:{engine[1]}",
+            base=self._base,
+            tenant=memory.tenant,
+            key=memory.key,
+            unit="" if exchange.unit is None else exchange.unit.decode("utf-8", "replace"),
+            status=exchange.status,
+            outcome=str(exchange.outcome),
+            error=exchange.error or "",
+            ready_s=exchange.ready - began,
+            first_s=None if first is None else first - began,
+            ended_s=ended - began,
+            loaded_s=exchange.loaded_s,
+            streaming=exchange.streaming,
+            level=FULL if full else METADATA,
+            cleaned=False,
+            redacted=policy.redact == "strict",
+            consent=policy.consent,
+            sample=policy.sample,
+            keep_days=policy.retention_days,
+            request=bytes(request),
+            answer=b"".join(kept) if kept else b"",
+            sent_bytes=exchange.sent_bytes,
+        )
+        if record.redacted or not full:
+            self._clean(record)
+        else:
+            self._journal.append(encode(record))

@@ -1,0 +1,125 @@
+"""A segment: one append-only file of the journal.
+
+    header   MAGIC (8 bytes), writer id (16 bytes), number (u64), crc32 of the 32 bytes before (u32)
+    record   length (u32), crc32 of the payload (u32), payload
+
+Integers are little-endian. A file that is still written to ends in `.open`, one that is not in `.segment`.
+What follows the last whole record is a torn tail: of a process that was killed, or of a page that never
+reached the disk. It was never acknowledged, and nobody reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+MAGIC = b"hotswap\x01"
+OPEN, CLOSED = ".open", ".segment"
+MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
+"""A longer record was never written; such a length is damage."""
+
+_NAME = struct.Struct("<8s16sQ")
+_CRC = struct.Struct("<I")
+_FRAME = struct.Struct("<II")
+HEADER_BYTES = _NAME.size + _CRC.size
+FRAME_BYTES = _FRAME.size
+
+pack_frame = _FRAME.pack
+
+
+class NotASegment(ValueError):
+    """The file has no whole header of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Whose segment, and which of its segments. (writer, number) names it for ever."""
+
+    writer: UUID
+    number: int
+
+    def encode(self) -> bytes:
+        head = _NAME.pack(MAGIC, self.writer.bytes, self.number)
+        return head + _CRC.pack(zlib.crc32(head))
+
+
+@dataclass(slots=True)
+class Damage:
+    """What `records` could not read: whole records whose checksum is wrong, and bytes after the last one."""
+
+    records: int = 0
+    tail_bytes: int = 0
+
+
+def frame(payload: bytes) -> bytes:
+    """What stands before `payload` in a segment."""
+    return pack_frame(len(payload), zlib.crc32(payload))
+
+
+def file_name(number: int, suffix: str = CLOSED) -> str:
+    return f"{number:012d}{suffix}"
+
+
+def number_of(path: Path) -> int:
+    """Raises `ValueError` for a name that is no segment's."""
+    return int(path.stem)
+
+
+def read_header(path: Path) -> Header:
+    """Raises `NotASegment`, `OSError`."""
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    if len(head) < HEADER_BYTES:
+        raise NotASegment(f"{path.name} ends within its header")
+    magic, writer, number = _NAME.unpack_from(head)
+    if magic != MAGIC or _CRC.unpack_from(head, _NAME.size)[0] != zlib.crc32(head[: _NAME.size]):
+        raise NotASegment(f"{path.name} is no segment of a journal of this version")
+    return Header(UUID(bytes=writer), number)
+
+
+def records(path: Path, damage: Damage | None = None) -> Iterator[bytes]:
+    """The payloads of every whole record, in order, one in memory at a time.
+
+    A record whose checksum is wrong is left out when the next one can be found after it, and counted in
+    `damage`. Raises `NotASegment`, `OSError`.
+    """
+    read_header(path)
+    damage = damage if damage is not None else Damage()
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        at = file.seek(HEADER_BYTES)
+        while at < size:
+            head = file.read(FRAME_BYTES)
+            if len(head) < FRAME_BYTES:
+                break
+            length, crc = _FRAME.unpack(head)
+            after = at + FRAME_BYTES + length
+            if not 0 < length <= MAX_PAYLOAD_BYTES or after > size:
+                break
+            payload = file.read(length)
+            if len(payload) < length:
+                break
+            if zlib.crc32(payload) == crc:
+                yield payload
+            elif not _whole_at(file.fileno(), after, size):
+                break
+            else:
+                damage.records += 1
+            at = after
+    damage.tail_bytes += size - at
+
+
+def _whole_at(fd: int, at: int, size: int) -> bool:
+    """Whether a whole record stands there."""
+    head = os.pread(fd, FRAME_BYTES, at)
+    if len(head) < FRAME_BYTES:
+        return False
+    length, crc = _FRAME.unpack(head)
+    if not 0 < length <= MAX_PAYLOAD_BYTES or at + FRAME_BYTES + length > size:
+        return False
+    return bool(zlib.crc32(os.pread(fd, length, at + FRAME_BYTES)) == crc)

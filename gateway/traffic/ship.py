@@ -1,0 +1,127 @@
+"""The shipper's own process: `python -m gateway.traffic.ship`, started and kept by a gateway.
+
+In a process of its own because it decodes, compresses and waits: nothing of that may stand in the way of a
+request. It ends after a pass when it is told to; killed, it goes on where it was (`gateway.traffic.shipper`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.traffic.journal import take
+
+SETTINGS = "HOTSWAP_SHIPPER_SETTINGS"
+DATABASE_URL = "HOTSWAP_SHIPPER_DATABASE_URL"
+
+COMPACT_AFTER = 100
+"""Commits, each of which makes a small file a partition."""
+SLOWEST_RETRY_S = 30.0
+
+log = logging.getLogger("hotswap.traffic")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a gateway tells the process. `options` are deltalake's for its store: they may hold secrets, so
+    all of this goes by the environment."""
+
+    journal: str
+    lake: str
+    log: str
+    every_s: float = 5.0
+    vacuum_hours: int = 24
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def environment(self, database_url: str) -> dict[str, str]:
+        return {SETTINGS: json.dumps(asdict(self)), DATABASE_URL: database_url}
+
+
+def main() -> None:
+    wanted = Wanted(**json.loads(os.environ[SETTINGS]))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    _log_to(Path(wanted.log))
+    journal = Path(wanted.journal)
+    journal.mkdir(parents=True, exist_ok=True)
+    while (lock := take(journal)) is None:  # another gateway on this machine keeps one
+        if stop.wait(1.0):
+            return
+    engine = create_engine(make_url(os.environ[DATABASE_URL]).set(drivername="postgresql+psycopg"))
+    try:
+        _run(wanted, engine, stop)
+    finally:
+        engine.dispose()
+        lock.release()
+
+
+def _run(wanted: Wanted, engine: Engine, stop: threading.Event) -> None:
+    # Here, not above: deltalake takes half a second, and what only waits for the lock needs none of it.
+    from deltalake.exceptions import DeltaError
+
+    from gateway.traffic.lake import Lake
+    from gateway.traffic.rollup import Rollups
+    from gateway.traffic.shipper import Shipper
+
+    lake = Lake(wanted.lake, wanted.options)
+    shipper = Shipper(Path(wanted.journal), lake, Rollups(engine))
+    failures, commits, tidied = 0, 0, date.min
+    while True:
+        try:
+            done = shipper.ship()
+            commits += done.commits
+            if done.rows:
+                log.info("%d exchanges from %d segments are in the lake", done.rows, done.segments)
+            if commits >= COMPACT_AFTER:
+                lake.compact()
+                lake.vacuum(wanted.vacuum_hours)
+                commits = 0
+            today = datetime.now(UTC).date()
+            if tidied != today:
+                if gone := lake.drop_expired(today):
+                    log.info("their time is over: %s", ", ".join(gone))
+                tidied = today
+            failures = 0
+        except (DeltaError, SQLAlchemyError, OSError) as error:
+            failures += 1
+            what = "Postgres" if isinstance(error, SQLAlchemyError) else f"the lake in {wanted.lake}"
+            log.warning("%s: %s; the journal keeps everything meanwhile", what, _first_line(error))
+        wait_s = wanted.every_s if not failures else min(SLOWEST_RETRY_S, 2.0**failures)
+        if stop.wait(wait_s):
+            break
+    # What was closed while we were told to stop. If it cannot be shipped now, the next process does it.
+    try:
+        shipper.ship()
+    except (DeltaError, SQLAlchemyError, OSError) as error:
+        log.warning("the last segments stay in the journal: %s", _first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:500]
+
+
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=5_000_000, backupCount=2)
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+
+
+if __name__ == "__main__":
+    main()

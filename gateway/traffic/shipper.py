@@ -1,0 +1,144 @@
+"""From the journal to the lake, and to the roll-ups, exactly once.
+
+A pass takes what is closed, writer by writer, in the order of their numbers:
+
+    1. rows to the lake, in one commit that carries (writer, newest number)
+    2. sums to Postgres, in one transaction that notes (writer, newest number)
+    3. the segments are deleted
+
+Killed anywhere, the next pass asks the lake and Postgres how far they are and goes on from there; nothing is
+acknowledged by anything else. What is away (the store, Postgres) is waited for: segments stay until both have
+them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from arro3.core import RecordBatch
+
+from gateway.traffic.journal import close_left, take, writers
+from gateway.traffic.lake import Lake, batches_of
+from gateway.traffic.record import decode
+from gateway.traffic.rollup import Rollups, sums_of
+from gateway.traffic.row import Row, row_of
+from gateway.traffic.segment import CLOSED, Damage, NotASegment, number_of, read_header, records
+
+log = logging.getLogger("hotswap.traffic")
+
+COMMIT_BYTES = 64 * 1024 * 1024
+"""Of segments in one commit, unless the first alone has more."""
+BATCH_ROWS = 5_000
+
+FAULTS = ("read", "before commit", "after commit", "before roll-up", "after roll-up", "between deletions")
+"""Where a test may kill it."""
+
+
+@dataclass(slots=True)
+class Shipped:
+    """What one pass did."""
+
+    segments: int = 0
+    rows: int = 0
+    commits: int = 0
+    damaged: int = 0
+
+
+class Shipper:
+    """`fault` is called at each of `FAULTS`; tests kill there."""
+
+    def __init__(
+        self,
+        journal: Path,
+        lake: Lake,
+        rollups: Rollups,
+        *,
+        fault: Callable[[str], None] = lambda point: None,
+    ) -> None:
+        self._journal = journal
+        self._lake = lake
+        self._rollups = rollups
+        self._fault = fault
+
+    def ship(self) -> Shipped:
+        """One pass over all writers. Raises what the store or the database raises."""
+        done = Shipped()
+        for folder in writers(self._journal):
+            lock = take(folder)
+            if lock is not None:  # its process is gone: what it left open will not grow
+                close_left(folder)
+                lock.release()
+            while segments := _next(folder):
+                self._ship(folder.name, segments, done)
+        return done
+
+    def _ship(self, writer: str, segments: Sequence[Path], done: Shipped) -> None:
+        newest = number_of(segments[-1])
+        self._fault("read")
+        in_lake, counted = self._lake.shipped(writer), self._rollups.newest(writer)
+        if in_lake < newest:
+            rows = _rows([path for path in segments if number_of(path) > in_lake], writer, done)
+            batches: list[RecordBatch] = list(batches_of(rows, BATCH_ROWS))
+            self._fault("before commit")
+            if batches and self._lake.append(batches, writer, newest):
+                done.commits += 1
+                done.rows += sum(batch.num_rows for batch in batches)
+            self._fault("after commit")
+        if counted < newest:
+            uncounted = [path for path in segments if number_of(path) > counted]
+            sums = sums_of(_rows(uncounted, writer, Shipped()))
+            self._fault("before roll-up")
+            self._rollups.add(writer, newest, sums)
+        self._fault("after roll-up")
+        for path in segments:
+            _discard(path)
+            done.segments += 1
+            self._fault("between deletions")
+
+
+def _next(folder: Path) -> list[Path]:
+    """The oldest closed segments that go into one commit."""
+    chosen: list[Path] = []
+    size = 0
+    for path in sorted(folder.glob(f"*{CLOSED}"), key=number_of):
+        with suppress(FileNotFoundError):  # another shipper was faster
+            size += path.stat().st_size
+            if chosen and size > COMMIT_BYTES:
+                break
+            chosen.append(path)
+    return chosen
+
+
+def _discard(path: Path) -> None:
+    """Deletes a segment that is shipped; one that could not be read is kept under another name."""
+    with suppress(FileNotFoundError):  # another shipper was faster
+        try:
+            read_header(path)
+        except NotASegment:
+            path.replace(path.with_suffix(".damaged"))
+        else:
+            path.unlink()
+
+
+def _rows(segments: Sequence[Path], writer: str, done: Shipped) -> Iterator[Row]:
+    for path in segments:
+        damage = Damage()
+        try:
+            if str(read_header(path).writer) != writer:
+                raise NotASegment(f"{path.name} is of another writer")
+            for payload in records(path, damage):
+                try:
+                    yield row_of(decode(payload))
+                except msgspec.MsgspecError:
+                    damage.records += 1
+        except NotASegment as error:
+            damage.records += 1
+            log.error("%s: %s; it is left out", path, error)  # noqa: TRY400
+        if damage.records:
+            done.damaged += damage.records
+            log.error("%s: %d records are damaged and left out", path, damage.records)

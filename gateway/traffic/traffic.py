@@ -1,0 +1,138 @@
+"""The room as a whole: what a gateway process needs to remember its traffic, started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from sqlalchemy import Column, LargeBinary, MetaData, SmallInteger, Table, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.settings import Settings
+from gateway.supervise import Child, keep
+from gateway.traffic.cleaner import Cleaner
+from gateway.traffic.journal import Journal
+from gateway.traffic.policy import Policies, Policy
+from gateway.traffic.readers import Readers
+from gateway.traffic.recorder import Recorder
+from gateway.traffic.ship import Wanted
+from gateway.traffic.unit import new_salt
+
+log = logging.getLogger("hotswap.traffic")
+
+COUNT_EVERY_S = 1.0
+
+metadata = MetaData()
+
+_salts = Table(
+    "traffic_salt",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("salt", LargeBinary, nullable=False),
+)
+
+
+class Counters(Protocol):
+    """Where what the journal counts is shown (`gateway.telemetry`)."""
+
+    def journal(self, *, records: int, dropped: int, full: bool) -> None: ...
+
+
+class Traffic:
+    """`start` it before requests come, `stop` it after the last; `recorder` is the data plane's."""
+
+    def __init__(self, settings: Settings, engine: AsyncEngine, base: str, counters: Counters) -> None:
+        traffic = settings.traffic
+        self._engine = engine
+        self._base = base
+        self._counters = counters
+        self._counted = 0, 0
+        self._journal = Journal(
+            settings.journal_path,
+            segment_bytes=traffic.segment_bytes,
+            segment_age_s=traffic.segment_age_s,
+            limit_bytes=traffic.journal_bytes,
+        )
+        self.policies = Policies(
+            engine,
+            Policy(
+                traffic.capture, traffic.sample, traffic.redact, traffic.retention_days, traffic.consent or ""
+            ),
+        )
+
+        self.readers = Readers(settings)
+
+    async def start(self) -> None:
+        """Raises `JournalError` when the journal cannot be written."""
+        await self.policies.refresh()
+        self._cleaner = Cleaner(self._journal, await salt_of(self._engine))
+        await asyncio.to_thread(self._journal.start)
+        self._cleaner.start()
+        self.recorder = Recorder(self._journal, self.policies, self._base, self._cleaner.clean)
+
+    async def stop(self) -> None:
+        """Everything that was handed over is in closed segments then."""
+        await self.readers.stop()
+        await self._cleaner.stop()
+        await asyncio.to_thread(self._journal.stop)
+        self._count()
+
+    async def keep_counting(self) -> None:
+        """Shows what the journal counts, until cancelled."""
+        while True:
+            self._count()
+            await asyncio.sleep(COUNT_EVERY_S)
+
+    def _count(self) -> None:
+        now = self._journal.appended, self._journal.dropped + self._cleaner.dropped
+        records, dropped = (new - old for new, old in zip(now, self._counted, strict=True))
+        self._counted = now
+        self._counters.journal(records=records, dropped=dropped, full=self._journal.full)
+
+
+def keep_shipping(
+    settings: Settings, database_url: str, say: Callable[[str], None]
+) -> Coroutine[Any, Any, None] | None:
+    """Keeps the shipper's process running, until cancelled; None where nothing is to be shipped."""
+    if settings.lake_uri is None or not _installed():
+        if settings.lake_uri is not None:
+            log.warning("deltalake is not installed: traffic stays in %s", settings.journal_path)
+            say("traffic stays in the journal; to ship it to a lake: pip install 'hotswap[lake]'")
+        return None
+    name = settings.traffic.lake_options_env
+    wanted = Wanted(
+        journal=str(settings.journal_path),
+        lake=settings.lake_uri,
+        log=str(settings.log_path / "shipper.log"),
+        every_s=settings.traffic.ship_every_s,
+        options=json.loads(os.environ[name]) if name else {},
+    )
+
+    def child() -> Child:
+        return Child(
+            "shipper",
+            [sys.executable, "-m", "gateway.traffic.ship"],
+            state_dir=settings.state_dir,
+            log_path=settings.log_path / "shipper.out",
+            env={**os.environ, **wanted.environment(database_url)},
+        )
+
+    return keep(child, lambda text: log.error("%s", text))
+
+
+def _installed() -> bool:
+    return importlib.util.find_spec("deltalake") is not None
+
+
+async def salt_of(engine: AsyncEngine) -> bytes:
+    """What hashes of units are keyed with, made once for all gateways."""
+    async with engine.begin() as connection:
+        await connection.execute(insert(_salts).values(id=1, salt=new_salt()).on_conflict_do_nothing())
+        return bytes((await connection.execute(select(_salts.c.salt))).scalar_one())
