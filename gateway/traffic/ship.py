@@ -50,6 +50,7 @@ class Wanted:
 
 
 def main() -> None:
+    os.nice(19)  # what is shipped later is shipped all the same; requests come first
     wanted = Wanted(**json.loads(os.environ[SETTINGS]))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from adapters.base.manifest import BaseManifest
 from loadtests.overhead.processes import CannotBench, Cores, Pinned, free_port
 
 DIRECT, OURS, CONTROL = "direct", "hotswap", "nginx"
+NOTHING_REMEMBERED = {"HOTSWAP_TRAFFIC__CAPTURE": "off"}
+"""What remembering costs is measured apart (`python -m tests.proofs capture`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,20 @@ class System:
 
 
 @contextmanager
-def hotswap(engine_port: int, model: str, folder: Path, cores: Cores, workers: int = 1) -> Iterator[System]:
-    """The gateway as `hotswap up` starts it, real Postgres, keys and all, with `model` as its base."""
+def hotswap(
+    engine_port: int,
+    model: str,
+    folder: Path,
+    cores: Cores,
+    workers: int = 1,
+    *,
+    name: str = OURS,
+    settings: Mapping[str, str] = NOTHING_REMEMBERED,
+) -> Iterator[System]:
+    """The gateway as `hotswap up` starts it, real Postgres, keys and all, with `model` as its base.
+
+    `settings` are environment variables.
+    """
     base = folder / "base"
     base.mkdir(parents=True, exist_ok=True)
     BaseManifest(
@@ -66,12 +80,13 @@ def hotswap(engine_port: int, model: str, folder: Path, cores: Cores, workers: i
         "HOTSWAP_SERVER__WORKERS": str(workers),
         "HOTSWAP_ENGINES": f'[{{url = "http://127.0.0.1:{engine_port}"}}]',
         "HOTSWAP_FLEET__REQUIRE_PLUGIN": "false",
+        **settings,
     }
     command = [sys.executable, "-m", "gateway.cli", "up"]
     ready = f"http://127.0.0.1:{port}/readyz"
     with Pinned(command, cores.gateway, folder / "hotswap.log", ready, environment) as started:
         key = (folder / "state" / "admin.key").read_text().strip()
-        yield System(OURS, port, model, key, started.pid)
+        yield System(name, port, model, key, started.pid)
 
 
 def has_nginx() -> bool:

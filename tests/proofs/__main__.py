@@ -35,6 +35,7 @@ PROOFS = (
     "stale",
     "placement",
     "redaction",
+    "capture",
 )
 
 

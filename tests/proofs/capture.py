@@ -1,0 +1,102 @@
+"""What it costs to remember every exchange: gateways that do and one that does not, by turns. Needs --tools."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from loadtests.overhead.bench import CLoad, Results, take_turns, told
+from loadtests.overhead.cells import Cell
+from loadtests.overhead.processes import Cores, free_port
+from loadtests.overhead.systems import System, hotswap
+from loadtests.overhead.yardstick import MODEL, Yardstick
+from tests.proofs.result import Result, median
+
+NEEDS = "tools"
+ROUNDS = int(os.environ.get("CAPTURE_ROUNDS", "7"))
+OFF, FULL, STRICT = "off", "full", "strict"
+SYSTEMS = {
+    OFF: {"HOTSWAP_TRAFFIC__CAPTURE": "off"},
+    FULL: {"HOTSWAP_TRAFFIC__CAPTURE": "full"},
+    STRICT: {"HOTSWAP_TRAFFIC__CAPTURE": "full", "HOTSWAP_TRAFFIC__REDACT": "strict"},
+}
+SATURATION = Cell("saturation", "64 connections, as fast as it goes", 64, 5)
+STREAMS = Cell("streams", "200 streams, 10 ms between chunks", 200, 5, chunks=64, delay_ms=10, stagger_ms=640)
+SHARE = 0.8
+
+
+def prove(folder: Path, base: Path, tools: Path) -> Result:
+    result = Result(
+        "capture",
+        "The overhead proof's mock and load (600-byte answers) on one core, and on the other, by turns, three "
+        "gateways: one that remembers nothing, one that remembers everything, and one with strict redaction; "
+        f"each with its shipper, Postgres and lake on the same core. {ROUNDS} rounds; medians (lowest to "
+        "highest).",
+    )
+    cores = Cores.choose()
+    load = CLoad(Yardstick(tools, folder, cores))
+    with ExitStack() as stack:
+        engine = free_port()
+        stack.enter_context(load.mock(engine))
+        systems: list[System] = []
+        for name, settings in SYSTEMS.items():
+            place = folder / name
+            place.mkdir()
+            entered = hotswap(engine, MODEL, place, cores, name=name, settings=settings)
+            systems.append(stack.enter_context(entered))
+
+        def turns(systems: Sequence[System], *cells: Cell) -> Results:
+            return take_turns(
+                load, engine, systems, cells, ROUNDS, lambda line: print(f"  {line}", flush=True)
+            )
+
+        full = turns(systems, SATURATION, STREAMS)
+        rate = SHARE * median(full.values(OFF, "saturation", "per_s"))
+        busy = Cell("busy", f"{SHARE:.0%} of that", 64, 5, rate=round(rate))
+        beside = turns(systems[:2], busy)
+    _judge(result, full, beside, rate)
+    return result
+
+
+def _tell(line: str) -> None:
+    print(f"  {line}", flush=True)
+
+
+def _judge(result: Result, full: Results, beside: Results, rate: float) -> None:
+    for name in SYSTEMS:
+        result.figure(f"{name}: requests/s", told(full.values(name, "saturation", "per_s")))
+        result.figure(
+            f"{name}: CPU a request", told(full.values(name, "saturation", "cpu_us"), " µs", digits=1)
+        )
+        result.figure(f"{name}: CPU a chunk", told(full.values(name, "streams", "cpu_us"), " µs", digits=1))
+        result.figure(f"{name}: resident, most", f"{full.memory[name].most / 1e6:.0f} MB")
+    speeds = _ratios(full.values(FULL, "saturation", "per_s"), full.values(OFF, "saturation", "per_s"))
+    result.must(
+        "full capture: saturation ≥ 0.90 of capture off",
+        median(speeds) >= 0.90,
+        told(speeds, digits=3),
+    )
+    for cell, what, most in (("saturation", "request", 8.0), ("streams", "chunk", 2.0)):
+        added = full.added(FULL, OFF, cell, "cpu_us")
+        result.must(
+            f"full capture: ≤ {most:g} µs of CPU a {what}",
+            median(added) <= most,
+            told(added, " µs", digits=1),
+        )
+    for name in (OFF, FULL):
+        p50, p99 = (told(beside.values(name, "busy", each), " µs") for each in ("p50", "p99"))
+        result.figure(f"{name}: at {rate:,.0f} requests/s", f"p50 {p50}, p99 {p99}")
+    slower = beside.added(FULL, OFF, "busy", "p99")
+    result.must(
+        f"full capture: p99 within 0.3 ms at {SHARE:.0%} load",
+        median(slower) <= 300,
+        told(slower, " µs"),
+    )
+    strict = full.values(STRICT, "saturation", "per_s")
+    result.must("strict redaction: ≥ 5,000 requests/s", median(strict) >= 5000, told(strict))
+
+
+def _ratios(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    return [left / right for left, right in zip(one, other, strict=True)]
