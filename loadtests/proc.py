@@ -25,22 +25,22 @@ class Cost:
     processes: int
 
 
-def cost(pid: int) -> Cost:
-    """What the tree under `pid` has cost until now. Raises `ProcessGone`."""
+def cost(pid: int, *, children: bool = True) -> Cost:
+    """What `pid`, and the tree under it, has cost until now. Raises `ProcessGone`."""
     root = _stat(pid)
     if root is None:
         raise ProcessGone(f"there is no process {pid} in /proc")
-    children: dict[int, list[int]] = {}
+    below: dict[int, list[int]] = {}
     stats = {pid: root}
-    for entry in os.listdir("/proc"):
+    for entry in os.listdir("/proc") if children else ():
         if entry.isdecimal() and (stat := _stat(int(entry))) is not None:
             stats[int(entry)] = stat
-            children.setdefault(stat.parent, []).append(int(entry))
+            below.setdefault(stat.parent, []).append(int(entry))
     tree, waiting = [], [pid]
     while waiting:
         each = waiting.pop()
         tree.append(stats[each])
-        waiting += children.get(each, ())
+        waiting += below.get(each, ())
     return Cost(
         cpu_s=sum(stat.cpu_ticks for stat in tree) / _TICKS,
         rss_bytes=sum(stat.rss_pages for stat in tree) * _PAGE,

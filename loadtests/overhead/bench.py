@@ -56,7 +56,7 @@ class CLoad:
 
 def cpu_s(system: System) -> float | None:
     """CPU seconds that the system's processes have used; None for one whose process is not known."""
-    return None if system.pid is None else cost(system.pid).cpu_s
+    return None if system.pid is None else cost(system.pid, children=system.tree).cpu_s
 
 
 @dataclass(slots=True)

@@ -21,13 +21,15 @@ NOTHING_REMEMBERED = {"HOTSWAP_TRAFFIC__CAPTURE": "off"}
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One way to the engine. `pid`, when known: the process whose tree's CPU and whose memory are counted."""
+    """One way to the engine. `pid`, when known: the process whose CPU, with its `tree`'s, and whose memory
+    are counted."""
 
     name: str
     port: int
     model: str
     key: str | None = None
     pid: int | None = None
+    tree: bool = True
 
     @classmethod
     def parse(cls, text: str, model: str, key: str | None) -> System:
