@@ -251,7 +251,10 @@ class Generation:
 
     def _over(self) -> None:
         """The exchange is."""
-        transfer, lease, outcome = self._transfer, self._lease, self._exchange.outcome
+        # It holds us, too. Two that hold each other wait for the collector, which looks at what outlived its
+        # first passes so seldom that half an hour's traffic piles up.
+        transfer, self._transfer = self._transfer, None
+        lease, outcome = self._lease, self._exchange.outcome
         answered = outcome is Outcome.COMPLETE and transfer is not None and transfer.begun
         if lease is not None and outcome is Outcome.ENGINE_LOST:
             lease.failed("it stopped in mid-answer")
