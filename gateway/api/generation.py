@@ -255,7 +255,7 @@ class Generation:
         # first passes so seldom that half an hour's traffic piles up.
         transfer, self._transfer = self._transfer, None
         lease, outcome = self._lease, self._exchange.outcome
-        answered = outcome is Outcome.COMPLETE and transfer is not None and transfer.begun
+        answered = outcome is Outcome.COMPLETE and transfer is not None and transfer.failure is None
         if lease is not None and outcome is Outcome.ENGINE_LOST:
             lease.failed("it stopped in mid-answer")
         if answered and self._suspect is not None:
@@ -287,11 +287,16 @@ class Answering:
     ) -> bool:
         if not isinstance(error, Exception):
             return False
-        failure = as_gateway_error(error)
-        if type(failure) is GatewayError:
-            log.error("request %s failed", self._exchange.id, exc_info=error)
-        self._exchange.fail(failure)
-        return True
+        return answered(self._exchange, error)
+
+
+def answered(exchange: Exchange, error: Exception) -> bool:
+    """Answers `error` on the exchange: always true."""
+    failure = as_gateway_error(error)
+    if type(failure) is GatewayError:
+        log.error("request %s failed", exchange.id, exc_info=error)
+    exchange.fail(failure)
+    return True
 
 
 def _no_turns() -> BadRequest:

@@ -162,9 +162,12 @@ class Engine:
 
     def succeeded(self, began: float) -> None:
         """A request that began then was answered."""
-        suspect = self.health.suspect
-        self.health.succeeded(began=began)
-        if suspect and not self.health.suspect:
+        health = self.health
+        if health.until is None and not health.failures:
+            return  # nothing to make good
+        suspect = health.suspect
+        health.succeeded(began=began)
+        if suspect and not health.suspect:
             self.tell(Kind.RECOVERED, None, "it answered again")
 
     def failed(self, reason: str, *, fatal: bool, began: float) -> None:
@@ -228,12 +231,7 @@ class Engine:
     def lease(self, boot: Boot, entry: Entry) -> Lease:
         """A hold on `entry`, which admission has let in."""
         return Lease(
-            boot.address,
-            prompt_logprobs_safe=boot.prompt_logprobs_safe,
-            entry=entry,
-            admission=boot.admission,
-            engine=self,
-            now=self._context.clock(),
+            boot.address, boot.prompt_logprobs_safe, entry, boot.admission, self, self._context.clock()
         )
 
     async def serve(self, address: Address, give_up_after_s: float | None) -> None:

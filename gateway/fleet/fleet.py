@@ -143,7 +143,7 @@ class Fleet:
     @property
     def several(self) -> bool:
         """Whether there is more than one engine: only then does it matter what a prompt begins with."""
-        return self._leasing.several
+        return len(self._engines) > 1
 
     @property
     def ready(self) -> bool:

@@ -44,14 +44,14 @@ class Health:
         "_clock",
         "_consecutive",
         "_ejections",
-        "_failures",
         "_max_s",
         "_quiet_since",
         "_ramp_from",
         "_reason",
         "_since",
         "_slow_start_s",
-        "_until",
+        "failures",
+        "until",
     )
 
     def __init__(
@@ -74,11 +74,13 @@ class Health:
         self._max_s = max_s
         self._slow_start_s = slow_start_s
         self._clock = clock
-        self._failures = 0
+        self.failures = 0
+        """In a row, lately."""
         self._ejections = 0
         self._quiet_since = clock()
         self._since = float("-inf")
-        self._until: float | None = None  # when the ejection ends; stays set on probation
+        self.until: float | None = None
+        """When the ejection ends; stays set on probation. None: it is well."""
         self._ramp_from: float | None = None
         self._reason = ""
 
@@ -90,22 +92,22 @@ class Health:
     @property
     def probation(self) -> bool:
         """Back after an ejection, and nothing has been heard of it since."""
-        return self._until is not None and self._clock() >= self._until
+        return self.until is not None and self._clock() >= self.until
 
     @property
     def suspect(self) -> bool:
         """Ejected, or on probation since."""
-        return self._until is not None
+        return self.until is not None
 
     def ejected(self) -> str | None:
         """Why it is out, None while it may be asked: as ever, or on probation. Cheap while it is well."""
-        if self._until is None or self._clock() >= self._until:
+        if self.until is None or self._clock() >= self.until:
             return None
         return self._reason
 
     def back_in_s(self) -> float:
         """Seconds until an ejection ends; 0 when there is none."""
-        return 0.0 if self._until is None else max(0.0, self._until - self._clock())
+        return 0.0 if self.until is None else max(0.0, self.until - self._clock())
 
     def succeeded(self, *, began: float | None = None) -> None:
         """An engine's answer. Ends a probation.
@@ -113,12 +115,12 @@ class Health:
         During an ejection only the success of a request that began during it counts (it was tried because
         nobody else was left): that ends the ejection at once.
         """
-        if self._until is None:
-            if self._failures and not self._old(began):
-                self._failures = 0
+        if self.until is None:
+            if self.failures and not self._old(began):
+                self.failures = 0
             return
         now = self._clock()
-        if self._old(began) or (began is None and now < self._until):
+        if self._old(began) or (began is None and now < self.until):
             return
         self._come_back(now)
 
@@ -129,17 +131,17 @@ class Health:
         is counted.
         """
         now = self._clock()
-        if self._old(began) or (self._until is not None and now < self._until):
+        if self._old(began) or (self.until is not None and now < self.until):
             return False
         self._ejections = self._unforgiven(now)
         self._quiet_since = now
-        self._failures += 1
-        if self._until is not None:
+        self.failures += 1
+        if self.until is not None:
             self._eject(f"failed again on probation: {reason}", now)
         elif fatal or self._consecutive == 1:
             self._eject(f"failed: {reason}", now)
-        elif self._failures >= self._consecutive:
-            self._eject(f"{self._failures} failures in a row; the last: {reason}", now)
+        elif self.failures >= self._consecutive:
+            self._eject(f"{self.failures} failures in a row; the last: {reason}", now)
         else:
             return False
         return True
@@ -155,7 +157,7 @@ class Health:
 
     def weight(self) -> float:
         """The share of its capacity that it should get, 0 < weight <= 1."""
-        if self._until is not None:
+        if self.until is not None:
             return FLOOR
         if self._ramp_from is None:
             return 1.0
@@ -169,8 +171,8 @@ class Health:
         return began is not None and began < self._since
 
     def _come_back(self, now: float) -> None:
-        self._until = None
-        self._failures = 0
+        self.until = None
+        self.failures = 0
         self._ramp_from = now
         self._quiet_since = min(self._quiet_since, now)  # later than now: an ejection was cut short
 
@@ -179,7 +181,7 @@ class Health:
         for_s = min(self._max_s, self._base_s * 2.0 ** min(self._ejections - 1, _LONGEST_EXPONENT))
         self._reason = why
         self._since = now
-        self._until = self._quiet_since = now + for_s  # being left alone is not yet being well
+        self.until = self._quiet_since = now + for_s  # being left alone is not yet being well
         self._ramp_from = None
 
     def _unforgiven(self, now: float) -> int:

@@ -17,7 +17,8 @@ class Entry:
     """What an engine boot knows a name by. `generation` counts loads, so that old news is told from new.
 
     `key` is what admission counts it by: None for the base. `headers` are the lines that every request for it
-    to this engine has. Times are monotonic seconds.
+    to this engine has. Times are monotonic seconds. `idle` is set when nothing is in flight any more, if that
+    is `awaited`.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Entry:
     in_flight: int = 0
     last_used: float = 0.0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    awaited: bool = False
 
     @classmethod
     def at(cls, address: Address, name: str, key: str | None, *, loaded: bool = False) -> Entry:
@@ -72,7 +74,6 @@ class Lease:
     def __init__(
         self,
         address: Address,
-        *,
         prompt_logprobs_safe: bool,
         entry: Entry,
         admission: Admission,
@@ -117,20 +118,20 @@ class Lease:
         """The engine's own door was shut (other gateways fill its slots). Ends the lease."""
         if self._held:
             self._held = False
-            self._count_down()
-            self._admission.not_now(self._entry.key)
+            entry = self._entry
+            entry.in_flight -= 1
+            if entry.in_flight == 0 and entry.awaited:
+                entry.idle.set()
+            self._admission.not_now(entry.key)
 
     def release(self, *, answered: bool = False) -> None:
         """`answered`: something of an answer came, which is how an engine proves that it is well."""
         if self._held:
             self._held = False
-            self._count_down()
-            self._admission.leave(self._entry.key)
+            entry = self._entry
+            entry.in_flight -= 1
+            if entry.in_flight == 0 and entry.awaited:
+                entry.idle.set()
+            self._admission.leave(entry.key)
             if answered and not self._failed:
                 self._engine.succeeded(self._began)
-
-    def _count_down(self) -> None:
-        entry = self._entry
-        entry.in_flight -= 1
-        if entry.in_flight == 0:
-            entry.idle.set()

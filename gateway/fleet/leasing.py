@@ -54,14 +54,14 @@ class Leasing:
         or for a load. The caller releases it. Raises as `acquire` does.
         """
         version = target.version
-        if version is None:
-            engine, boot = self._choose(None, affinity, ())
-            return engine.lease(boot, boot.base) if boot.admission.try_enter(None) else None
-        name = version.name
-        if name in self._refused:
+        name = None if version is None else version.name
+        if version is not None and name in self._refused:
             raise _removed(version)
-        engine, boot = self._choose(name, affinity, ())
-        entry = boot.residency.loaded(name)
+        engine = self._router.choose(name, affinity)
+        boot = None if engine is None else engine.boot
+        if engine is None or boot is None:
+            raise self._nobody(())
+        entry = boot.base if name is None else boot.residency.loaded(name)
         if entry is None or not boot.admission.try_enter(name):
             return None
         return engine.lease(boot, entry)
@@ -115,11 +115,6 @@ class Leasing:
     def has_other(self, tried: Collection[str]) -> bool:
         """Whether some engine takes requests that is none of `tried`."""
         return any(engine.takes_requests and engine.name not in tried for engine in self._engines.values())
-
-    @property
-    def several(self) -> bool:
-        """Whether there is a choice."""
-        return len(self._engines) > 1
 
     async def _enter(self, engine: Engine, boot: Boot, version: Version | None) -> Lease | None:
         """The lease of a request that was let in; None when the engine went away meanwhile."""

@@ -190,6 +190,7 @@ class Residency:
                 entry = self.entries.get(name)
                 while entry is not None and entry.in_flight and self._over is None:
                     entry.idle.clear()
+                    entry.awaited = True
                     await entry.idle.wait()
         except TimeoutError:
             drained = False

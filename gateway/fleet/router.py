@@ -63,11 +63,14 @@ class Router:
 
         `affinity` is a hash of the beginning of the prompt, 0 when there is none.
         """
-        homes = self._serving() if name is None else self.homes(name)
+        # On the way of every request: what is remembered is looked at without a call.
+        homes = self._everyone if name is None else self._cache.get(name)
+        if homes is None:
+            homes = self._serving() if name is None else self.homes(name)
         if not tried:
             if len(homes) == 1:
                 only = homes[0]
-                if only.health.ejected() is None:
+                if only.health.until is None or only.health.ejected() is None:
                     return only
             elif homes and (chosen := self._among(homes, affinity)) is not None:
                 return chosen

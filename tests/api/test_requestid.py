@@ -23,7 +23,7 @@ def test_all_random_bits_are_random() -> None:
     for id in islice(RequestIds(), 1000):
         ones |= int(id[12:], 16)
         zeros |= ~int(id[12:], 16)
-    free = (1 << 80) - 1 - (0xF << 76) - (3 << 62)
+    free = (1 << 80) - 1 - (0xF << 76) - (0xF << 60)
     assert ones & zeros & free == free
 
 
