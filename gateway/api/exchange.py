@@ -48,40 +48,51 @@ class Exchange:
     `request` and `kept` are the recorder's: where it wants the pieces, `kept` is a list.
     """
 
-    # What most requests never change stands here: setting thirty fields anew costs a microsecond a request.
-    authorization: bytes | None = None
-    content_length: bytes | None = None
-    expect_continue = False
-    body: bytes | bytearray = b""
-    complete = False
-    waiting = False  # behind another request of the same connection
-    keep_alive = True
-    http10 = False
-    first: float | None = None
-    ended: float | None = None
-    status = 0
-    pieces = 0
-    sent_bytes = 0
-    streaming = False
-    outcome: Outcome | None = None
-    route: str | None = None
-    version: str | None = None
-    engine: tuple[str, int] | None = None
-    loaded_s: float | None = None
-    unit: bytes | None = None  # whom the client says it asks for
-    error: str | None = None  # the code of the refusal that was its answer
-    key: Any = None  # whose it is, once that is known
-    memory: Any = None  # how it is to be remembered (`gateway.traffic.recorder`), with what
-    request: bytes | bytearray = b""
-    kept: list[bytes] | None = None
-    left = False
-    response_started = False
-    response_complete = False
-    transfer: Transfer | None = None
-    on_over: Callable[[], None] | None = None  # what was held for it is let go
-    _chunked = False
-    _task: asyncio.Task[None] | None = None
-    _timer: asyncio.TimerHandle | None = None
+    # Slots: with more than thirty attributes CPython (3.11) gives every instance a hash table of its own.
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_out",
+        "_outbox",
+        "_task",
+        "_timer",
+        "authorization",
+        "began",
+        "body",
+        "complete",
+        "content_length",
+        "ended",
+        "engine",
+        "error",
+        "expect_continue",
+        "first",
+        "http10",
+        "id",
+        "keep_alive",
+        "kept",
+        "key",
+        "left",
+        "loaded_s",
+        "memory",
+        "method",
+        "on_end",
+        "on_over",
+        "outcome",
+        "path",
+        "pieces",
+        "ready",
+        "request",
+        "response_complete",
+        "response_started",
+        "route",
+        "sent_bytes",
+        "status",
+        "streaming",
+        "transfer",
+        "unit",
+        "version",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -97,6 +108,34 @@ class Exchange:
         self.path = path
         self.began = self.ready = time.monotonic()
         self.on_end = on_end
+        self.authorization: bytes | None = None
+        self.content_length: bytes | None = None
+        self.unit: bytes | None = None  # whom the client says it asks for
+        self.http10 = self.expect_continue = False
+        self.body: bytes | bytearray = b""
+        self.complete = False
+        self.waiting = False  # behind another request of the same connection
+        self.keep_alive = True
+        self.first: float | None = None
+        self.ended: float | None = None
+        self.status = self.pieces = self.sent_bytes = 0
+        self.streaming = False
+        self.outcome: Outcome | None = None
+        self.error: str | None = None  # the code of the refusal that was its answer
+        self.key: Any = None  # whose it is, once that is known
+        self.route: str | None = None
+        self.version: str | None = None
+        self.engine: tuple[str, int] | None = None
+        self.loaded_s: float | None = None
+        self.left = self.response_started = self.response_complete = False
+        self.transfer: Transfer | None = None
+        self.on_over: Callable[[], None] | None = None  # what was held for it is let go
+        self.memory: Any = None  # how it is to be remembered (`gateway.traffic.recorder`), with what
+        self.request: bytes | bytearray = b""
+        self.kept: list[bytes] | None = None
+        self._chunked = False
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._connection = connection
         self._outbox = outbox
         self._out: list[bytes] = []
