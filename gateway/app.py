@@ -157,7 +157,7 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
             await routes.refresh()
             await wishes.refresh()
             if traffic is not None:
-                await traffic.policies.refresh()
+                await traffic.refresh()
             follow()
 
         channels = ("hotswap_registry", "hotswap_keys", "hotswap_fleet", "hotswap_traffic")

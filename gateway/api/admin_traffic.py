@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import Depends, FastAPI, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.traffic.forgetting import Forgetting
 from gateway.traffic.policy import Capture, Kind, Policies, Redact, Rule
 from gateway.traffic.query import Wanted
 from gateway.traffic.readers import Readers
@@ -24,6 +25,8 @@ class Traffic(Protocol):
     def policies(self) -> Policies: ...
     @property
     def readers(self) -> Readers: ...
+    @property
+    def forgetting(self) -> Forgetting: ...
 
 
 class NewRule(BaseModel):
@@ -36,6 +39,16 @@ class NewRule(BaseModel):
     redact: Redact | None = None
     retention_days: int | None = Field(None, ge=1)
     consent: str | None = Field(None, max_length=200)
+
+
+class Wish(BaseModel):
+    """What is to be forgotten: all that there is now of a unit or a key, or one request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["unit", "key", "request"]
+    value: str
+    tenant: str = "default"
 
 
 def _wanted(
@@ -75,7 +88,8 @@ def add_traffic(app: FastAPI, traffic: Traffic) -> None:
     """Adds /admin/v1/traffic to the control plane."""
 
     async def whole(operation: str, wanted: Wanted) -> Response:
-        pieces = [piece async for piece in traffic.readers.ask(operation, wanted)]
+        asked = traffic.readers.ask(operation, wanted, traffic.forgetting.now)
+        pieces = [piece async for piece in asked]
         return Response(b"".join(pieces), media_type="application/json")
 
     @app.get("/admin/v1/traffic")
@@ -91,7 +105,8 @@ def add_traffic(app: FastAPI, traffic: Traffic) -> None:
     @app.get("/admin/v1/traffic/export")
     async def export(wanted: Filters, all: bool = False) -> Response:
         """Whole exchanges as JSON Lines in OpenAI's chat format, as they are read."""
-        pieces = traffic.readers.ask("export", _all(wanted) if all else wanted)
+        chosen = _all(wanted) if all else wanted
+        pieces = traffic.readers.ask("export", chosen, traffic.forgetting.now)
         first = await anext(pieces, b"")  # a refusal is answered as one, not in the middle of a stream
         return StreamingResponse(_chained(first, pieces), media_type=JSONL)
 
@@ -113,6 +128,17 @@ def add_traffic(app: FastAPI, traffic: Traffic) -> None:
     async def remove_policy(kind: Kind, name: str) -> dict[str, Any]:
         await traffic.policies.remove(kind, name)
         return {"removed": f"{kind}/{name}"}
+
+    @app.get("/admin/v1/traffic/forgotten")
+    async def forgotten() -> dict[str, Any]:
+        """Every wish to forget, and whether it is fulfilled."""
+        return {"data": await traffic.forgetting.list()}
+
+    @app.post("/admin/v1/traffic/forgotten", status_code=202)
+    async def forget(body: Wish) -> dict[str, Any]:
+        """Nobody reads it any more, from now on; then it is erased."""
+        value = _bare(body.value) if body.kind == "request" else body.value
+        return await traffic.forgetting.add(body.kind, value, body.tenant)
 
     @app.get("/admin/v1/traffic/{id}")
     async def show(id: str) -> Response:

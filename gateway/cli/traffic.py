@@ -127,6 +127,34 @@ def export(limit: int | None, out: Any, **chosen: Any) -> None:
     say(f"{lines:,} exchanges in {took:.1f} s")
 
 
+@traffic.command()
+@click.option("--unit", help="All that was asked for this unit until now.")
+@click.option("--key", help="All that was asked with the key of this id until now.")
+@click.option("--request", help="One exchange, by its answer's id or request id.")
+@click.option("--tenant", default="default", show_default=True, help="Whose.")
+@as_json_option
+def forget(tenant: str, as_json: bool, **named: str | None) -> None:
+    """Forget exchanges: nobody reads them from now on, and they are erased. `forgotten` tells how far."""
+    chosen = [(kind, value) for kind, value in named.items() if value is not None]
+    if len(chosen) != 1:
+        raise click.UsageError("name one: --unit UNIT, --key KEY_ID or --request ID")
+    kind, value = chosen[0]
+    wish = {"kind": kind, "value": value, "tenant": tenant}
+    done = find().request("POST", "/admin/v1/traffic/forgotten", json=wish)
+    show(done, as_json, lambda data: iter([f"{data['id']}: nobody reads it any more; it is being erased"]))
+
+
+@traffic.command()
+@as_json_option
+def forgotten(as_json: bool) -> None:
+    """Every wish to forget, and whether it is fulfilled."""
+    data = find().request("GET", "/admin/v1/traffic/forgotten")["data"]
+    headings = ("ID", "KIND", "VALUE", "TENANT", "UNTIL", "ERASED", "ROWS")
+    names = ("id", "kind", "value", "tenant", "until", "erased_at", "rows_erased")
+    rows = [tuple(_or_dash(wish[name]) for name in names) for wish in data]
+    show(data, as_json, lambda _: table(headings, rows))
+
+
 @traffic.group()
 def policy() -> None:
     """What is remembered of which exchange. Where a route's and a key's differ, the stricter holds."""

@@ -28,9 +28,11 @@ from gateway.traffic.segment import (
     HEADER_BYTES,
     OPEN,
     Header,
+    NotASegment,
     file_name,
     frame,
     number_of,
+    read_header,
     records,
 )
 
@@ -254,7 +256,7 @@ class Journal:
         self._path = self._folder / file_name(self._number, OPEN)
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            _write_all(fd, [Header(self._writer, self._number).encode()], HEADER_BYTES)
+            _write_all(fd, [Header(self._writer, self._number, time.time()).encode()], HEADER_BYTES)
         except OSError:
             os.close(fd)
             raise
@@ -315,6 +317,19 @@ def close_left(folder: Path) -> None:
         except ValueError:
             empty = True  # it was killed before the header was whole
         _close(path, empty=empty)
+
+
+def unshipped_before(folder: Path, moment: float) -> bool:
+    """Whether some segment with a record was begun before `moment` (seconds since 1970), or cannot tell."""
+    for kind in (OPEN, CLOSED):
+        for path in folder.glob(f"*/*{kind}"):
+            with contextlib.suppress(FileNotFoundError):  # shipped, or closed: it is seen under that name
+                try:
+                    if path.stat().st_size > HEADER_BYTES and read_header(path).begun <= moment:
+                        return True
+                except NotASegment:
+                    return True
+    return False
 
 
 def writers(folder: Path) -> list[Path]:

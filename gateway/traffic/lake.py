@@ -86,6 +86,9 @@ ATTEMPTS = 10
 ROW_GROUP = 20_000
 """Rows that a reader must take at once: what it needs of memory."""
 
+FILE_BYTES = 64 * 1024 * 1024
+"""Of a file of the table that is written anew."""
+
 _WRITER = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=ROW_GROUP)
 
 
@@ -147,6 +150,31 @@ class Lake:
     def query(self, sql: str) -> RecordBatchReader:
         """The rows of a query over `lake`, batch by batch."""
         return QueryBuilder().register("lake", self.table()).execute(sql)
+
+    def leave_out(self, part: str, condition: str) -> None:
+        """Writes the partition `part` anew without the rows that `condition` means, as they come: what is
+        held in memory does not grow with it. Not by the table's own delete, whose condition, and with it what is
+        to be forgotten, would stand in the log.
+        """
+        for attempt in range(ATTEMPTS):
+            table = self.table()
+            names = ", ".join(f'"{name}"' for name in COLUMNS)
+            kept = f"SELECT {names} FROM lake WHERE {part} AND NOT ({condition})"  # noqa: S608
+            try:
+                write_deltalake(
+                    table,
+                    QueryBuilder().register("lake", table).execute(kept),
+                    mode="overwrite",
+                    predicate=part,
+                    target_file_size=FILE_BYTES,
+                    writer_properties=_WRITER,
+                    commit_properties=CommitProperties(max_commit_retries=0),
+                )
+            except CommitFailedError as error:
+                log.info("a rewrite of the lake lost against another commit (%d): %s", attempt + 1, error)
+                continue
+            return
+        raise CommitFailedError(f"{ATTEMPTS} rewrites in a row lost against others' commits")
 
     def drop_expired(self, today: date, keep: Mapping[str, int] | None = None) -> list[str]:
         """Drops the partitions that are older than the days they are to be kept, by themselves or, sooner, by

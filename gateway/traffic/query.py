@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from gateway.errors import BadRequest
-from gateway.traffic.policy import Kind
 
 MAX_LIMIT = 1000
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -49,11 +48,15 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             _cursor(self.after)
 
 
+FORGETTABLE = {"unit": "unit", "key": "key", "request": "id"}
+"""What can be forgotten, and the column that names it."""
+
+
 class Forgotten(msgspec.Struct, frozen=True):
     """What nobody may read any more: exchanges of a unit, of a key, or one by its id, up to `until` (seconds
     since 1970), whether or not they have been erased yet. `also` is the unit as strict routes keep it."""
 
-    kind: Kind | str
+    kind: str
     value: str
     tenant: str
     until: float
@@ -81,7 +84,7 @@ def cursor_of(at_us: int, id: str) -> str:
 
 def condition_of(forgotten: Forgotten) -> str:
     """Which rows it means."""
-    column = {"unit": "unit", "key": "key", "request": "id"}[forgotten.kind]
+    column = FORGETTABLE[forgotten.kind]
     values = ", ".join(quoted(value) for value in (forgotten.value, forgotten.also) if value)
     return (
         f"tenant = {quoted(forgotten.tenant)} AND {column} IN ({values}) AND at <= {_time(forgotten.until)}"
@@ -131,4 +134,4 @@ def _day(seconds: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"to_timestamp_micros({round(seconds * 1e6)})"
+    return f"arrow_cast({round(seconds * 1e6)}, 'Timestamp(Microsecond, Some(\"UTC\"))')"

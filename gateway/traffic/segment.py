@@ -1,6 +1,7 @@
 """A segment: one append-only file of the journal.
 
-    header   MAGIC (8 bytes), writer id (16 bytes), number (u64), crc32 of the 32 bytes before (u32)
+    header   MAGIC (8 bytes), writer id (16 bytes), number (u64), when it was begun (f64, seconds since 1970),
+             crc32 of the 40 bytes before (u32)
     record   length (u32), crc32 of the payload (u32), payload
 
 Integers are little-endian. A file that is still written to ends in `.open`, one that is not in `.segment`.
@@ -23,7 +24,7 @@ OPEN, CLOSED = ".open", ".segment"
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
 """A longer record was never written; such a length is damage."""
 
-_NAME = struct.Struct("<8s16sQ")
+_NAME = struct.Struct("<8s16sQd")
 _CRC = struct.Struct("<I")
 _FRAME = struct.Struct("<II")
 HEADER_BYTES = _NAME.size + _CRC.size
@@ -42,9 +43,10 @@ class Header:
 
     writer: UUID
     number: int
+    begun: float
 
     def encode(self) -> bytes:
-        head = _NAME.pack(MAGIC, self.writer.bytes, self.number)
+        head = _NAME.pack(MAGIC, self.writer.bytes, self.number, self.begun)
         return head + _CRC.pack(zlib.crc32(head))
 
 
@@ -76,10 +78,10 @@ def read_header(path: Path) -> Header:
         head = file.read(HEADER_BYTES)
     if len(head) < HEADER_BYTES:
         raise NotASegment(f"{path.name} ends within its header")
-    magic, writer, number = _NAME.unpack_from(head)
+    magic, writer, number, begun = _NAME.unpack_from(head)
     if magic != MAGIC or _CRC.unpack_from(head, _NAME.size)[0] != zlib.crc32(head[: _NAME.size]):
         raise NotASegment(f"{path.name} is no segment of a journal of this version")
-    return Header(UUID(bytes=writer), number)
+    return Header(UUID(bytes=writer), number, begun)
 
 
 def records(path: Path, damage: Damage | None = None) -> Iterator[bytes]:

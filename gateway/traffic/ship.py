@@ -73,16 +73,20 @@ def _run(wanted: Wanted, engine: Engine, stop: threading.Event) -> None:
     # Here, not above: deltalake takes half a second, and what only waits for the lock needs none of it.
     from deltalake.exceptions import DeltaError
 
+    from gateway.traffic.eraser import Eraser
     from gateway.traffic.lake import Lake
     from gateway.traffic.rollup import Rollups
     from gateway.traffic.shipper import Shipper
 
     lake = Lake(wanted.lake, wanted.options)
-    shipper = Shipper(Path(wanted.journal), lake, Rollups(engine))
+    eraser = Eraser(Path(wanted.journal), lake, engine)
+    shipper = Shipper(Path(wanted.journal), lake, Rollups(engine), keeps=eraser.keeps)
     failures, commits, tidied = 0, 0, date.min
     while True:
         try:
+            eraser.look()
             done = shipper.ship()
+            eraser.erase()
             commits += done.commits
             if done.rows:
                 log.info("%d exchanges from %d segments are in the lake", done.rows, done.segments)

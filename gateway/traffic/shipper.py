@@ -50,7 +50,8 @@ class Shipped:
 
 
 class Shipper:
-    """`fault` is called at each of `FAULTS`; tests kill there."""
+    """`keeps` says which rows go on; the others are left out. `fault` is called at each of `FAULTS`; tests
+    kill there."""
 
     def __init__(
         self,
@@ -58,11 +59,13 @@ class Shipper:
         lake: Lake,
         rollups: Rollups,
         *,
+        keeps: Callable[[Row], bool] = lambda row: True,
         fault: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._journal = journal
         self._lake = lake
         self._rollups = rollups
+        self._keeps = keeps
         self._fault = fault
 
     def ship(self) -> Shipped:
@@ -83,7 +86,7 @@ class Shipper:
         in_lake, counted = self._lake.shipped(writer), self._rollups.newest(writer)
         if in_lake < newest:
             rows = _rows([path for path in segments if number_of(path) > in_lake], writer, done)
-            batches: list[RecordBatch] = list(batches_of(rows, BATCH_ROWS))
+            batches: list[RecordBatch] = list(batches_of(filter(self._keeps, rows), BATCH_ROWS))
             self._fault("before commit")
             if batches and self._lake.append(batches, writer, newest):
                 done.commits += 1
@@ -91,7 +94,7 @@ class Shipper:
             self._fault("after commit")
         if counted < newest:
             uncounted = [path for path in segments if number_of(path) > counted]
-            sums = sums_of(_rows(uncounted, writer, Shipped()))
+            sums = sums_of(filter(self._keeps, _rows(uncounted, writer, Shipped())))
             self._fault("before roll-up")
             self._rollups.add(writer, newest, sums)
         self._fault("after roll-up")

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.settings import Settings
 from gateway.supervise import Child, keep
 from gateway.traffic.cleaner import Cleaner
+from gateway.traffic.forgetting import Forgetting
 from gateway.traffic.journal import Journal
 from gateway.traffic.policy import Policies, Policy
 from gateway.traffic.readers import Readers
@@ -72,7 +73,10 @@ class Traffic:
     async def start(self) -> None:
         """Raises `JournalError` when the journal cannot be written."""
         await self.policies.refresh()
-        self._cleaner = Cleaner(self._journal, await salt_of(self._engine))
+        salt = await salt_of(self._engine)
+        self._cleaner = Cleaner(self._journal, salt)
+        self.forgetting = Forgetting(self._engine, salt)
+        await self.forgetting.refresh()
         await asyncio.to_thread(self._journal.start)
         self._cleaner.start()
         self.recorder = Recorder(self._journal, self.policies, self._base, self._cleaner.clean)
@@ -83,6 +87,11 @@ class Traffic:
         await self._cleaner.stop()
         await asyncio.to_thread(self._journal.stop)
         self._count()
+
+    async def refresh(self) -> None:
+        """Takes over what other gateways have changed."""
+        await self.policies.refresh()
+        await self.forgetting.refresh()
 
     async def keep_counting(self) -> None:
         """Shows what the journal counts, until cancelled."""

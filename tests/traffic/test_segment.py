@@ -18,7 +18,7 @@ from gateway.traffic.segment import (
     records,
 )
 
-HEADER = Header(UUID(int=7), 42)
+HEADER = Header(UUID(int=7), 42, 1_795_000_000.25)
 PAYLOADS = [b"first", b"the second one", b"3"]
 
 

@@ -197,6 +197,21 @@ def test_pages_follow_each_other_and_miss_nothing(house: House, sdk: openai.Open
     assert seen == ids[::-1]
 
 
+def test_a_unit_can_be_forgotten(house: House, sdk: openai.OpenAI) -> None:
+    kept = [ask(sdk, user=unit) for unit in ("dave", "erin", "dave")]
+    wait_for("they are shipped", lambda: shipped(house, kept[-1]), 20)
+    ask(sdk, user="dave")  # this one is in the journal still
+    done = house.cli("traffic", "forget", "--unit", "dave")
+    assert done.returncode == 0, done.stderr
+    assert told(house, "ls", "--unit", "dave")["data"] == []
+    assert len(told(house, "ls", "--unit", "erin")["data"]) == 1
+    wait_for("it is erased", lambda: told(house, "forgotten")[0]["erased_at"], 30)
+    assert [shipped(house, id) for id in kept] == [0, 1, 0]
+    for folder in ("journal", "lake"):
+        files = [path for path in (house.state / folder).rglob("*") if path.is_file()]
+        assert files and not [path for path in files if b"dave" in path.read_bytes()]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

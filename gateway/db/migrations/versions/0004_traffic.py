@@ -41,9 +41,20 @@ def upgrade() -> None:
         ),
         sa.Column("duration_s", sa.Float, nullable=False),
     )
+    op.create_table(
+        "traffic_forgotten",
+        sa.Column("id", sa.Text, primary_key=True),
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("kind", "value", "also", "tenant")),
+        sa.Column("until", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
+        sa.Column("erased_at", sa.DateTime(timezone=True)),
+        sa.Column("rows_erased", sa.BigInteger),
+        sa.Column("closed_at", sa.DateTime(timezone=True)),
+        sa.CheckConstraint("kind IN ('unit', 'key', 'request')", name="traffic_forgotten_kind_check"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("traffic_forgotten")
     op.drop_table("traffic_rollups")
     op.drop_table("traffic_shipped")
     op.drop_table("traffic_salt")

@@ -1,0 +1,119 @@
+"""Erasing what is forgotten: from the journal, the lake, and what the roll-ups know of a key.
+
+In the shipper's process, which alone rewrites the table. A wish counts as fulfilled when
+
+    1. every segment that may hold a row of it is shipped: rows of it are left out on the way;
+    2. the lake's files that held one are written anew without it;
+    3. the old files are deleted. The table's log has no values of texts.
+
+Killed between, it begins again: each step done twice does what it does once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, func, literal, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from gateway.traffic.forgetting import ERASED, OPEN_S, forgotten_of, table
+from gateway.traffic.journal import unshipped_before
+from gateway.traffic.lake import Lake
+from gateway.traffic.query import FORGETTABLE, Forgotten, condition_of, quoted
+from gateway.traffic.rollup import rollups
+from gateway.traffic.row import Row
+
+log = logging.getLogger("hotswap.traffic")
+
+
+class Eraser:
+    """Blocking. The shipper asks `keeps` of every row; `erase` fulfils what can be fulfilled now. `clock`
+    gives seconds since 1970."""
+
+    def __init__(
+        self, journal: Path, lake: Lake, engine: Engine, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._journal = journal
+        self._lake = lake
+        self._engine = engine
+        self._clock = clock
+        self._held: tuple[Forgotten, ...] = ()
+
+    def look(self) -> None:
+        """Reads the wishes that hold. Raises SQLAlchemy's errors."""
+        self._held = tuple(forgotten_of(row) for row in self._rows())
+
+    def keeps(self, row: Row) -> bool:
+        """Whether the row may go to the lake."""
+        return not any(_means(each, row) for each in self._held)
+
+    def erase(self) -> int:
+        """Fulfils wishes; how many rows went. Raises what the store and the database raise."""
+        erased = 0
+        for row in self._rows():
+            wish = forgotten_of(row)
+            closing = self._clock() > wish.until + OPEN_S
+            if (row.erased_at is not None and not closing) or unshipped_before(self._journal, wish.until):
+                continue
+            rows = self._from_lake(wish)
+            if rows or row.erased_at is None:  # rows may have gone before we were killed
+                self._lake.vacuum(0)
+            self._note(row.id, wish, rows, closing=closing)
+            erased += rows
+        return erased
+
+    def _rows(self) -> Sequence[Any]:
+        with self._engine.connect() as connection:
+            return connection.execute(select(table).where(table.c.closed_at.is_(None))).all()
+
+    def _from_lake(self, forgotten: Forgotten) -> int:
+        condition = condition_of(forgotten)
+        found = self._lake.query(
+            f"SELECT day, route, keep_days, count(*) AS n FROM lake WHERE {condition} "  # noqa: S608 (quoted)
+            "GROUP BY day, route, keep_days ORDER BY day"
+        ).read_all()
+        columns = (found.column(name).to_pylist() for name in ("day", "route", "keep_days", "n"))
+        rows = 0
+        # One partition after the other: what is rewritten at a time must fit into memory.
+        for day, route, keep_days, count in zip(*columns, strict=True):
+            part = f"day = {quoted(day)} AND route = {quoted(route)} AND keep_days = {int(keep_days)}"
+            self._lake.leave_out(part, condition)
+            rows += count
+        return rows
+
+    def _note(self, id: str, wish: Forgotten, rows: int, *, closing: bool) -> None:
+        """That it is fulfilled; at last the value goes, which nothing needs any more."""
+        with self._engine.begin() as connection:
+            if wish.kind == "key":
+                _nameless(connection.execute, wish)
+            so_far = func.coalesce(table.c.rows_erased, 0) + rows
+            change = update(table).where(table.c.id == id)
+            change = change.values(rows_erased=so_far, erased_at=func.coalesce(table.c.erased_at, func.now()))
+            if closing:
+                change = change.values(closed_at=func.now(), value=ERASED, also="")
+            connection.execute(change)
+        log.info("%s is fulfilled: %d rows were erased", id, rows)
+
+
+def _means(forgotten: Forgotten, row: Row) -> bool:
+    value = row[FORGETTABLE[forgotten.kind]]  # type: ignore[literal-required]
+    named = value == forgotten.value or bool(forgotten.also and value == forgotten.also)
+    return named and row["tenant"] == forgotten.tenant and row["at"] <= forgotten.until * 1e6
+
+
+def _nameless(execute: Callable[..., object], forgotten: Forgotten) -> None:
+    """The sums of a forgotten key are added to those of no key: totals stay, and name nobody."""
+    names = ("hour", "route", "version", "tenant")
+    sums = ("requests", "errors", "prompt", "completion", "cached", "duration_s")
+    whose = (rollups.c.key == forgotten.value) & (rollups.c.tenant == forgotten.tenant)
+    moved = select(
+        *(rollups.c[name] for name in names), literal("").label("key"), *(rollups.c[name] for name in sums)
+    ).where(whose)
+    made = insert(rollups).from_select([*names, "key", *sums], moved)
+    more = {name: rollups.c[name] + made.excluded[name] for name in sums}
+    execute(made.on_conflict_do_update(index_elements=[*names, "key"], set_=more))
+    execute(rollups.delete().where(whose))
