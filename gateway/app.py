@@ -132,8 +132,9 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
         silence = Silence(begin_s=settings.fleet.answer_timeout_s, stall_s=settings.fleet.stall_timeout_s)
         retries = RetryBudget(settings.fleet.retry_share)
         recorder = None if traffic is None else traffic.recorder
+        feedback = None if traffic is None else traffic.feedback
         data_plane = DataPlane(
-            keys, routes, fleet, upstream, settings.server, exchanges, silence, retries, recorder
+            keys, routes, fleet, upstream, settings.server, exchanges, silence, retries, recorder, feedback
         )
         admin = Admin(
             settings=settings,

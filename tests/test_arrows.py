@@ -22,7 +22,7 @@ LONGEST, LONGEST_TEST = 400, 600
 """Lines. A test module mirrors a module of ours, one behaviour a test, and so may be longer."""
 
 HEAVY = frozenset({"torch", "vllm", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate"})
-GATEWAY_SHARED = frozenset({"gateway.errors", "gateway.settings", "adapters"})
+GATEWAY_SHARED = frozenset({"gateway.errors", "gateway.requestid", "gateway.settings", "adapters"})
 
 ALLOWED: Mapping[str, frozenset[str]] = {
     "adapters.vllm_plugin": frozenset({"adapters"}),
@@ -32,6 +32,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     # It simulates the product's own placement: a copy would prove nothing.
     "loadtests.placement": frozenset({"loadtests", "adapters", "gateway.fleet.placement"}),
     "gateway.errors": frozenset(),
+    "gateway.requestid": frozenset(),
     "gateway.settings": frozenset(),
     "gateway.supervise": GATEWAY_SHARED,
     "gateway.db": GATEWAY_SHARED | {"gateway.supervise"},

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import Depends, FastAPI, Query, Response
 from fastapi.responses import StreamingResponse
+from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.traffic.feedback import Feedback, bare
 from gateway.traffic.forgetting import Forgetting
 from gateway.traffic.policy import Capture, Kind, Policies, Redact, Rule
-from gateway.traffic.query import Wanted
+from gateway.traffic.query import Wanted, one
 from gateway.traffic.readers import Readers
 
 JSONL = "application/jsonl"
@@ -25,6 +28,8 @@ class Traffic(Protocol):
     def policies(self) -> Policies: ...
     @property
     def readers(self) -> Readers: ...
+    @property
+    def feedback(self) -> Feedback: ...
     @property
     def forgetting(self) -> Forgetting: ...
 
@@ -92,20 +97,37 @@ def add_traffic(app: FastAPI, traffic: Traffic) -> None:
         pieces = [piece async for piece in asked]
         return Response(b"".join(pieces), media_type="application/json")
 
+    async def decoded(operation: str, wanted: Wanted) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(bytes((await whole(operation, wanted)).body))
+        return body
+
+    async def thought(wanted: Wanted, feedback: str | None) -> Wanted:
+        """The same, of exchanges with such feedback."""
+        if feedback is None:
+            return wanted
+        return replace(wanted, ids=tuple(await traffic.feedback.exchanges(feedback)))
+
     @app.get("/admin/v1/traffic")
-    async def ls(wanted: Filters) -> Response:
-        """A page of exchanges, newest first, without their words. `next` is the next page's `after`."""
-        return await whole("page", wanted)
+    async def ls(wanted: Filters, feedback: str | None = None) -> dict[str, Any]:
+        """A page of exchanges, newest first, without their words. `next` is the next page's `after`.
+
+        `feedback` is any, up, down or corrected.
+        """
+        page = await decoded("page", await thought(wanted, feedback))
+        said = await traffic.feedback.of([row["id"] for row in page["data"]])
+        for row in page["data"]:
+            row["feedback"] = said.get(row["id"])
+        return page
 
     @app.get("/admin/v1/traffic/stats")
     async def stats(wanted: Filters) -> Response:
         """Requests, errors, tokens and times by route and version."""
-        return await whole("stats", _all(wanted))
+        return await whole("stats", replace(wanted, limit=None))
 
     @app.get("/admin/v1/traffic/export")
-    async def export(wanted: Filters, all: bool = False) -> Response:
+    async def export(wanted: Filters, all: bool = False, feedback: str | None = None) -> Response:
         """Whole exchanges as JSON Lines in OpenAI's chat format, as they are read."""
-        chosen = _all(wanted) if all else wanted
+        chosen = await thought(replace(wanted, limit=None) if all else wanted, feedback)
         pieces = traffic.readers.ask("export", chosen, traffic.forgetting.now)
         first = await anext(pieces, b"")  # a refusal is answered as one, not in the middle of a stream
         return StreamingResponse(_chained(first, pieces), media_type=JSONL)
@@ -137,25 +159,19 @@ def add_traffic(app: FastAPI, traffic: Traffic) -> None:
     @app.post("/admin/v1/traffic/forgotten", status_code=202)
     async def forget(body: Wish) -> dict[str, Any]:
         """Nobody reads it any more, from now on; then it is erased."""
-        value = _bare(body.value) if body.kind == "request" else body.value
+        value = bare(body.value) if body.kind == "request" else body.value
         return await traffic.forgetting.add(body.kind, value, body.tenant)
 
     @app.get("/admin/v1/traffic/{id}")
-    async def show(id: str) -> Response:
-        """One exchange, with every word that was kept."""
-        return await whole("show", Wanted(id=_bare(id), limit=1))
-
-
-def _all(wanted: Wanted) -> Wanted:
-    given = {name: getattr(wanted, name) for name in wanted.__struct_fields__}
-    return Wanted(**{**given, "limit": None})
-
-
-def _bare(id: str) -> str:
-    """The request id of an id that an answer had: `chatcmpl-…`, `cmpl-…`, `resp_…`."""
-    for prefix in ("chatcmpl-", "cmpl-", "resp_", "embd-"):
-        id = id.removeprefix(prefix)
-    return id
+    async def show(id: str) -> dict[str, Any]:
+        """One exchange, with every word that was kept, and with what was thought of it."""
+        try:
+            wanted = one(bare(id))
+        except ValueError:
+            wanted = Wanted(id=bare(id), limit=1)  # imported, or no id at all
+        found = await decoded("show", wanted)
+        said = await traffic.feedback.of([found["id"]])
+        return {**found, "feedback": said.get(found["id"])}
 
 
 async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -17,13 +17,14 @@ from gateway.api import denied
 from gateway.api.body import for_engine, members, model_of, too_large
 from gateway.api.errors import MethodNotAllowed, RequestTimeout
 from gateway.api.exchange import Connection, Exchange
-from gateway.api.generation import Fleet, Generation, Retries, Sender, Target, Turns, answered
-from gateway.api.requestid import RequestIds
+from gateway.api.generation import Answering, Fleet, Generation, Retries, Sender, Target, Turns, answered
 from gateway.errors import NotFound
 from gateway.relay import Silence, Upstream, UpstreamRequest
+from gateway.requestid import RequestIds
 
 _GENERATE = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"})
-
+_FEEDBACK = "/v1/feedback"
+_POSTED = _GENERATE | {_FEEDBACK}
 
 _PROMPTS = ("prompt_cache_key", "messages", "prompt", "input")
 PREFIX_BYTES = 512
@@ -67,6 +68,12 @@ class Recorder(Protocol):
     def ended(self, exchange: Any, /) -> None: ...
 
 
+class Feedback(Protocol):
+    """Takes what somebody thought of an answer (`gateway.traffic.feedback`)."""
+
+    async def give(self, key: Any, body: bytes | bytearray, /) -> dict[str, Any]: ...
+
+
 class DataPlane:
     """Everything under /v1: a `gateway.api.connection.Plane`. Without a `recorder` nothing is remembered."""
 
@@ -81,6 +88,7 @@ class DataPlane:
         silence: Silence,
         retries: Retries,
         recorder: Recorder | None = None,
+        feedback: Feedback | None = None,
     ) -> None:
         self._keys = keys
         self._routes = routes
@@ -92,6 +100,7 @@ class DataPlane:
         self._allowed = frozenset(server.allow_fields)
         self._meter = meter
         self._recorder = recorder
+        self._feedback = feedback
         self._on_end = meter.ended if recorder is None else self._ended
         self._ids = RequestIds()
 
@@ -123,7 +132,10 @@ class DataPlane:
         try:
             if len(exchange.body) > self._max_body_bytes:
                 raise too_large(len(exchange.body), self._max_body_bytes)
-            self._generate(exchange)
+            if exchange.path == _FEEDBACK:
+                exchange.spawn(self._take(exchange))
+            else:
+                self._generate(exchange)
         except Exception as error:
             if not answered(exchange, error):
                 raise
@@ -132,11 +144,11 @@ class DataPlane:
         """Who asks, and what for; whatever needs no body is answered."""
         path, method = exchange.path, exchange.method
         if method == "OPTIONS":
-            allow = "POST" if path in _GENERATE else "GET, HEAD"
+            allow = "POST" if path in _POSTED else "GET, HEAD"
             exchange.answer(204, b"", f"allow: {allow}, OPTIONS\r\n".encode())
             return
         exchange.key = self._keys.authenticate(exchange.authorization)
-        if path in _GENERATE:
+        if path in _POSTED:
             _only(method, path, "POST")
             length = exchange.content_length
             if length is not None and length.isdigit() and int(length) > self._server.max_body_bytes:
@@ -163,6 +175,14 @@ class DataPlane:
                 "Send it faster, or send less."
             )
         )
+
+    async def _take(self, exchange: Exchange) -> None:
+        """Feedback: the one thing here that waits for the database, as it may: nobody waits for tokens."""
+        with Answering(exchange):
+            if self._feedback is None:
+                raise NotFound("This gateway remembers nothing, so it takes no feedback.", code="unknown_url")
+            done = await self._feedback.give(exchange.key, exchange.body)
+            _answer_json(exchange, msgspec.json.encode(done))
 
     def _generate(self, exchange: Exchange) -> None:
         exchange.ready = time.monotonic()

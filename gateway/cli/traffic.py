@@ -46,6 +46,7 @@ def filters(command: Decorated) -> Decorated:
             click.option("--since", type=When(), help="From then on: 2026-11-24T14:00 (UTC), or 3h ago."),
             click.option("--until", type=When(), help="Before then."),
             click.option("--error", help="Only with this error; `any`, or `none`."),
+            click.option("--feedback", help="Only with feedback: any, up, down, or corrected."),
             click.option("--text", help="Only with these words, in the question or in the answer."),
         )
     ):

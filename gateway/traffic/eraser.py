@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, func, literal, select, update
+from sqlalchemy import Engine, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from gateway.traffic.feedback import table as feedback
 from gateway.traffic.forgetting import ERASED, OPEN_S, forgotten_of, table
 from gateway.traffic.journal import unshipped_before
 from gateway.traffic.lake import Lake
@@ -42,6 +43,7 @@ class Eraser:
         self._engine = engine
         self._clock = clock
         self._held: tuple[Forgotten, ...] = ()
+        self._left_out: list[str] = []
 
     def look(self) -> None:
         """Reads the wishes that hold. Raises SQLAlchemy's errors."""
@@ -49,11 +51,16 @@ class Eraser:
 
     def keeps(self, row: Row) -> bool:
         """Whether the row may go to the lake."""
-        return not any(_means(each, row) for each in self._held)
+        kept = not any(_means(each, row) for each in self._held)
+        if not kept:
+            self._left_out.append(row["id"])
+        return kept
 
     def erase(self) -> int:
         """Fulfils wishes; how many rows went. Raises what the store and the database raise."""
         erased = 0
+        self._forget_feedback(self._left_out)
+        self._left_out = []
         for row in self._rows():
             wish = forgotten_of(row)
             closing = self._clock() > wish.until + OPEN_S
@@ -80,10 +87,18 @@ class Eraser:
         rows = 0
         # One partition after the other: what is rewritten at a time must fit into memory.
         for day, route, keep_days, count in zip(*columns, strict=True):
-            part = f"day = {quoted(day)} AND route = {quoted(route)} AND keep_days = {int(keep_days)}"
-            self._lake.leave_out(part, condition)
+            where = f"day = {quoted(day)} AND route = {quoted(route)} AND keep_days = {int(keep_days)}"
+            ids = self._lake.query(f"SELECT id FROM lake WHERE {where} AND {condition}").read_all()  # noqa: S608
+            self._forget_feedback(list(ids.column("id").to_pylist()))
+            self._lake.leave_out(where, condition)
             rows += count
         return rows
+
+    def _forget_feedback(self, exchanges: Sequence[str]) -> None:
+        """Before the rows go: without them nobody knows which feedback was theirs."""
+        if exchanges:
+            with self._engine.begin() as connection:
+                connection.execute(delete(feedback).where(feedback.c.exchange.in_(exchanges)))
 
     def _note(self, id: str, wish: Forgotten, rows: int, *, closing: bool) -> None:
         """That it is fulfilled; at last the value goes, which nothing needs any more."""

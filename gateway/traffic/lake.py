@@ -152,9 +152,9 @@ class Lake:
         return QueryBuilder().register("lake", self.table()).execute(sql)
 
     def leave_out(self, part: str, condition: str) -> None:
-        """Writes the partition `part` anew without the rows that `condition` means, as they come: what is
-        held in memory does not grow with it. Not by the table's own delete, whose condition, and with it what is
-        to be forgotten, would stand in the log.
+        """Writes the partition `part` anew without the rows that `condition` means, as they come: memory does
+        not grow with it. Not by the table's own delete, whose condition, and with it what is to be forgotten,
+        would stand in the log.
         """
         for attempt in range(ATTEMPTS):
             table = self.table()

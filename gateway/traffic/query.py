@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from gateway.errors import BadRequest
+from gateway.requestid import when
 
 MAX_LIMIT = 1000
+NEAR_S = 60.0
+"""Between the time in a request's id and its `at`, which a clock that is set may part."""
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -25,6 +28,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: str | None = None
     unit: str | None = None
     id: str | None = None
+    ids: tuple[str, ...] | None = None
     since: float | None = None
     until: float | None = None
     error: str | None = None
@@ -61,6 +65,12 @@ class Forgotten(msgspec.Struct, frozen=True):
     tenant: str
     until: float
     also: str = ""
+
+
+def one(id: str) -> Wanted:
+    """One exchange, looked for where its id says that it is. Raises `ValueError` for no request id."""
+    at = when(id).timestamp()
+    return Wanted(id=id, since=at - NEAR_S, until=at + NEAR_S, limit=1)
 
 
 def where(wanted: Wanted, forgotten: tuple[Forgotten, ...] = ()) -> str:
@@ -101,6 +111,8 @@ def _conditions(wanted: Wanted) -> Iterator[str]:
         value = getattr(wanted, name)
         if value is not None:
             yield f"{name} = {quoted(value)}"
+    if wanted.ids is not None:
+        yield f"id IN ({', '.join(map(quoted, wanted.ids))})" if wanted.ids else "false"
     if wanted.since is not None:
         yield f"day >= '{_day(wanted.since)}' AND at >= {_time(wanted.since)}"
     if wanted.until is not None:

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from sqlalchemy import Column, LargeBinary, MetaData, SmallInteger, Table, select
@@ -18,9 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.settings import Settings
 from gateway.supervise import Child, keep
 from gateway.traffic.cleaner import Cleaner
+from gateway.traffic.feedback import Feedback
 from gateway.traffic.forgetting import Forgetting
 from gateway.traffic.journal import Journal
 from gateway.traffic.policy import Policies, Policy
+from gateway.traffic.query import one
 from gateway.traffic.readers import Readers
 from gateway.traffic.recorder import Recorder
 from gateway.traffic.ship import Wanted
@@ -69,6 +71,7 @@ class Traffic:
         )
 
         self.readers = Readers(settings)
+        self.feedback = Feedback(engine, self._find)
 
     async def start(self) -> None:
         """Raises `JournalError` when the journal cannot be written."""
@@ -87,6 +90,16 @@ class Traffic:
         await self._cleaner.stop()
         await asyncio.to_thread(self._journal.stop)
         self._count()
+
+    async def _find(self, id: str) -> Mapping[str, Any] | None:
+        """An exchange by its request id, when it may be read."""
+        try:
+            wanted = one(id)
+        except ValueError:
+            return None
+        pieces = [piece async for piece in self.readers.ask("page", wanted, self.forgetting.now)]
+        found: list[dict[str, Any]] = json.loads(b"".join(pieces))["data"]
+        return found[0] if found else None
 
     async def refresh(self) -> None:
         """Takes over what other gateways have changed."""

@@ -24,7 +24,7 @@ from gateway.db import Database, DatabaseError, EmbeddedPostgres
 from gateway.db.database import head
 from gateway.db.migrations import runner
 from gateway.fleet import wishes
-from gateway.traffic import forgetting, policy, rollup, traffic
+from gateway.traffic import feedback, forgetting, policy, rollup, traffic
 from tests.supervise.family import eventually
 
 AT_HEAD = """
@@ -93,6 +93,7 @@ TABLES = (
     traffic.metadata,
     rollup.metadata,
     forgetting.metadata,
+    feedback.metadata,
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gateway.api.requestid import RequestIds
+from gateway.requestid import RequestIds
 from gateway.traffic.record import FULL, Exchanged
 
 IDS = RequestIds()

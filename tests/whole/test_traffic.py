@@ -197,6 +197,24 @@ def test_pages_follow_each_other_and_miss_nothing(house: House, sdk: openai.Open
     assert seen == ids[::-1]
 
 
+def test_feedback_is_taken_shown_and_found(house: House, sdk: openai.OpenAI) -> None:
+    id = ask(sdk, user="pleased")
+    wait_for("it is there", lambda: told(house, "ls", "--unit", "pleased")["data"], 10)
+    said = {"id": id, "thumb": "down", "correction": "It is on its way.", "scores": {"helpful": 0.2}}
+    answer = httpx.post(f"{house.url}/v1/feedback", json=said, headers=house.headers, timeout=30)
+    assert answer.status_code == 200, answer.text
+    assert told(house, "show", id)["feedback"] == {name: said[name] for name in said if name != "id"}
+    (row,) = told(house, "ls", "--feedback", "corrected")["data"]
+    assert (row["id"], row["feedback"]["thumb"]) == (bare(id), "down")
+    assert told(house, "ls", "--feedback", "up")["data"] == []
+    unknown = {"id": "chatcmpl-" + "0" * 32, "thumb": "up"}
+    answer = httpx.post(f"{house.url}/v1/feedback", json=unknown, headers=house.headers, timeout=30)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "exchange_not_found")
+    assert house.cli("traffic", "forget", "--request", id).returncode == 0
+    answer = httpx.post(f"{house.url}/v1/feedback", json=said, headers=house.headers, timeout=30)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "exchange_not_found")
+
+
 def test_a_unit_can_be_forgotten(house: House, sdk: openai.OpenAI) -> None:
     kept = [ask(sdk, user=unit) for unit in ("dave", "erin", "dave")]
     wait_for("they are shipped", lambda: shipped(house, kept[-1]), 20)
@@ -206,6 +224,7 @@ def test_a_unit_can_be_forgotten(house: House, sdk: openai.OpenAI) -> None:
     assert told(house, "ls", "--unit", "dave")["data"] == []
     assert len(told(house, "ls", "--unit", "erin")["data"]) == 1
     wait_for("it is erased", lambda: told(house, "forgotten")[0]["erased_at"], 30)
+    assert told(house, "forgotten")[0]["rows_erased"] >= 2
     assert [shipped(house, id) for id in kept] == [0, 1, 0]
     for folder in ("journal", "lake"):
         files = [path for path in (house.state / folder).rglob("*") if path.is_file()]

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0004"
 down_revision = "0003"
@@ -51,9 +52,20 @@ def upgrade() -> None:
         sa.Column("closed_at", sa.DateTime(timezone=True)),
         sa.CheckConstraint("kind IN ('unit', 'key', 'request')", name="traffic_forgotten_kind_check"),
     )
+    op.create_table(
+        "traffic_feedback",
+        sa.Column("id", sa.Text, primary_key=True),
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("exchange", "tenant", "key")),
+        sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.clock_timestamp(), nullable=False),
+        sa.Column("once", sa.Text, nullable=False),
+        sa.Column("said", JSONB, nullable=False),
+        sa.UniqueConstraint("tenant", "exchange", "once", name="traffic_feedback_once"),
+    )
+    op.create_index("traffic_feedback_exchange", "traffic_feedback", ["exchange"])
 
 
 def downgrade() -> None:
+    op.drop_table("traffic_feedback")
     op.drop_table("traffic_forgotten")
     op.drop_table("traffic_rollups")
     op.drop_table("traffic_shipped")

@@ -8,7 +8,7 @@ from uuid import RFC_4122, UUID
 
 import pytest
 
-from gateway.api.requestid import BATCH, RequestIds, when
+from gateway.requestid import BATCH, RequestIds, when
 
 
 def test_an_id_is_a_uuid_of_version_7_and_no_two_are_the_same() -> None:
