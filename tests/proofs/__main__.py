@@ -36,6 +36,7 @@ PROOFS = (
     "placement",
     "redaction",
     "capture",
+    "remembered",
 )
 
 
