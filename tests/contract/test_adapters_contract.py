@@ -137,11 +137,24 @@ def test_a_second_put_is_success_and_reads_nothing(http: httpx.Client, shelf: Sh
     put(http, shelf, name, digest).raise_for_status()
     before = listing(http)["counters"]
     answer = put(http, shelf, name, digest)
-    assert {"name": name, "loaded": True, "fetched": False} == {
+    assert {"name": name, "loaded": True, "fetched": False, "evicted": False} == {
         key: value for key, value in answer.json().items() if key != "ms"
     }
     assert answer.json()["ms"] >= 0
     assert before == listing(http)["counters"]
+
+
+def test_a_put_can_evict_another_in_the_same_call_but_not_one_in_use(
+    http: httpx.Client, shelf: Shelf
+) -> None:
+    old, (new, digest) = resident(http, shelf), shelf.version()
+    with answering(http, old):
+        assert (409, "in_flight") == code(put(http, shelf, new, digest, evict=old))
+        assert old in held(http) and new not in held(http)
+    answer = put(http, shelf, new, digest, evict=old)
+    assert (200, True) == (answer.status_code, answer.json()["evicted"])
+    assert new in held(http) and old not in held(http)
+    assert 404 == ask(http, old).status_code and new == ask(http, new).json()["model"]
 
 
 @pytest.mark.parametrize(
