@@ -8,8 +8,6 @@ that listens does.
 from __future__ import annotations
 
 import json
-import logging
-import logging.handlers
 import os
 import socket
 import time
@@ -24,7 +22,7 @@ from gateway.api.connection import ClientConnection
 from gateway.app import ALONE, Place, Say, build
 from gateway.memory import keep_steady
 from gateway.settings import Settings, SettingsError
-from gateway.supervise import Lock, sweep
+from gateway.supervise import Lock, log_to, sweep
 from gateway.workers import supervise
 
 BACKLOG = 2048
@@ -120,15 +118,3 @@ def _recorded(record: Path, listener: socket.socket) -> Iterator[None]:
         yield
     finally:
         record.unlink(missing_ok=True)
-
-
-def log_to(path: Path) -> None:
-    """Everything that is logged goes to `path`, which is rotated: one process a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=20_000_000, backupCount=3)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    for chatty in ("httpx", "httpcore", "alembic", "uvicorn.error"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -6,8 +6,9 @@ import os
 import sys
 
 from gateway.app import Place
-from gateway.serve import listen, log_to, run
+from gateway.serve import listen, run
 from gateway.settings import Settings
+from gateway.supervise import log_to
 from gateway.workers import NUMBER, PATIENCE, SETTINGS, tally_path
 
 

@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 
 from adapters.base.manifest import BaseManifest
+from gateway.db import Database
 from tests.db import server
 from tests.house import House, free_port, wait_for
 from tests.peft_folder import random_adapter
@@ -141,3 +142,11 @@ def _healthy(url: str, key: str) -> bool:
         return httpx.get(url + "/health", headers=headers, timeout=2).status_code == 200
     except httpx.TransportError:
         return False
+
+
+@pytest_asyncio.fixture
+async def db(postgres_url: str) -> AsyncIterator[Database]:
+    """A migrated database of the test's own."""
+    async with server.database(postgres_url) as found:
+        await found.migrate()
+        yield found

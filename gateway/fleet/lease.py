@@ -118,20 +118,20 @@ class Lease:
         """The engine's own door was shut (other gateways fill its slots). Ends the lease."""
         if self._held:
             self._held = False
-            entry = self._entry
-            entry.in_flight -= 1
-            if entry.in_flight == 0 and entry.awaited:
-                entry.idle.set()
-            self._admission.not_now(entry.key)
+            self._count_down()
+            self._admission.not_now(self._entry.key)
 
     def release(self, *, answered: bool = False) -> None:
         """`answered`: something of an answer came, which is how an engine proves that it is well."""
         if self._held:
             self._held = False
-            entry = self._entry
-            entry.in_flight -= 1
-            if entry.in_flight == 0 and entry.awaited:
-                entry.idle.set()
-            self._admission.leave(entry.key)
+            self._count_down()
+            self._admission.leave(self._entry.key)
             if answered and not self._failed:
                 self._engine.succeeded(self._began)
+
+    def _count_down(self) -> None:
+        entry = self._entry
+        entry.in_flight -= 1
+        if entry.in_flight == 0 and entry.awaited:
+            entry.idle.set()

@@ -1,7 +1,10 @@
-"""Log files of child processes: appended to by the child itself, rotated when one starts, read back by us."""
+"""Log files: of child processes, appended to by the child itself, rotated when one starts, read back by us;
+and of a process of ours."""
 
 from __future__ import annotations
 
+import logging
+import logging.handlers
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,18 @@ def open_log(path: Path) -> BinaryIO:
     if path.exists() and path.stat().st_size > ROTATE_BYTES:
         path.replace(path.with_name(path.name + ".1"))
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+
+
+def log_to(path: Path) -> None:
+    """Everything that this process logs goes to `path`, which is rotated: one process a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=20_000_000, backupCount=3)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    for chatty in ("httpx", "httpcore", "alembic", "uvicorn.error"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 class Tail:

@@ -206,7 +206,7 @@ def _call(into: _Choice, at: int, call: Mapping[str, Any]) -> int:
 
 def _responses(objects: list[dict[str, Any]], answer: Answer, *, streaming: bool) -> None:
     """A whole one, the last event of a stream that has one, or the deltas of a stream cut short."""
-    whole = [each.get("response") for each in objects if streaming] if streaming else list(objects)
+    whole = [each.get("response") for each in objects] if streaming else objects
     done = [each for each in whole if isinstance(each, dict) and _dicts(each.get("output"))]
     choice = _Choice()
     for each in objects if streaming else ():

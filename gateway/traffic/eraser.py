@@ -17,15 +17,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, literal, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Engine, delete, func, select, update
 
 from gateway.traffic.feedback import table as feedback
 from gateway.traffic.forgetting import ERASED, OPEN_S, forgotten_of, table
 from gateway.traffic.journal import unshipped_before
 from gateway.traffic.lake import Lake
 from gateway.traffic.query import FORGETTABLE, Forgotten, condition_of, quoted
-from gateway.traffic.rollup import rollups
+from gateway.traffic.rollup import make_nameless
 from gateway.traffic.row import Row
 
 log = logging.getLogger("hotswap.traffic")
@@ -104,7 +103,7 @@ class Eraser:
         """That it is fulfilled; at last the value goes, which nothing needs any more."""
         with self._engine.begin() as connection:
             if wish.kind == "key":
-                _nameless(connection.execute, wish)
+                make_nameless(connection, wish.tenant, wish.value)
             so_far = func.coalesce(table.c.rows_erased, 0) + rows
             change = update(table).where(table.c.id == id)
             change = change.values(rows_erased=so_far, erased_at=func.coalesce(table.c.erased_at, func.now()))
@@ -118,17 +117,3 @@ def _means(forgotten: Forgotten, row: Row) -> bool:
     value = row[FORGETTABLE[forgotten.kind]]  # type: ignore[literal-required]
     named = value == forgotten.value or bool(forgotten.also and value == forgotten.also)
     return named and row["tenant"] == forgotten.tenant and row["at"] <= forgotten.until * 1e6
-
-
-def _nameless(execute: Callable[..., object], forgotten: Forgotten) -> None:
-    """The sums of a forgotten key are added to those of no key: totals stay, and name nobody."""
-    names = ("hour", "route", "version", "tenant")
-    sums = ("requests", "errors", "prompt", "completion", "cached", "duration_s")
-    whose = (rollups.c.key == forgotten.value) & (rollups.c.tenant == forgotten.tenant)
-    moved = select(
-        *(rollups.c[name] for name in names), literal("").label("key"), *(rollups.c[name] for name in sums)
-    ).where(whose)
-    made = insert(rollups).from_select([*names, "key", *sums], moved)
-    more = {name: rollups.c[name] + made.excluded[name] for name in sums}
-    execute(made.on_conflict_do_update(index_elements=[*names, "key"], set_=more))
-    execute(rollups.delete().where(whose))

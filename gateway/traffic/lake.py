@@ -9,7 +9,7 @@ number of its newest segment, and is made only when a fresh look at the table sh
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -126,26 +126,23 @@ class Lake:
         already. Other writers may commit meanwhile; the same one is refused by the table.
         """
         made = list(batches)
-        for attempt in range(ATTEMPTS):
-            table = self.table()
+
+        def write(table: DeltaTable) -> bool:
             if (table.transaction_version(writer) or 0) >= number:
                 return False
-            try:
-                write_deltalake(
-                    table,
-                    RecordBatchReader.from_batches(SCHEMA, made),
-                    mode="append",
-                    writer_properties=_WRITER,
-                    commit_properties=CommitProperties(
-                        app_transactions=[Transaction(writer, number)], max_commit_retries=0
-                    ),
-                    post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
-                )
-            except CommitFailedError as error:
-                log.info("a commit to the lake lost against another (%d): %s", attempt + 1, error)
-                continue
+            write_deltalake(
+                table,
+                RecordBatchReader.from_batches(SCHEMA, made),
+                mode="append",
+                writer_properties=_WRITER,
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(writer, number)], max_commit_retries=0
+                ),
+                post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
+            )
             return True
-        raise CommitFailedError(f"{ATTEMPTS} commits in a row lost against others'")
+
+        return self._commit(write)
 
     def query(self, sql: str) -> RecordBatchReader:
         """The rows of a query over `lake`, batch by batch."""
@@ -156,25 +153,31 @@ class Lake:
         not grow with it. Not by the table's own delete, whose condition, and with it what is to be forgotten,
         would stand in the log.
         """
+        names = ", ".join(f'"{name}"' for name in COLUMNS)
+        kept = f"SELECT {names} FROM lake WHERE {part} AND NOT ({condition})"  # noqa: S608
+
+        def write(table: DeltaTable) -> bool:
+            write_deltalake(
+                table,
+                QueryBuilder().register("lake", table).execute(kept),
+                mode="overwrite",
+                predicate=part,
+                target_file_size=FILE_BYTES,
+                writer_properties=_WRITER,
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+            return True
+
+        self._commit(write)
+
+    def _commit(self, write: Callable[[DeltaTable], bool]) -> bool:
+        """What `write` says, of a table that nobody has changed since it looked."""
         for attempt in range(ATTEMPTS):
-            table = self.table()
-            names = ", ".join(f'"{name}"' for name in COLUMNS)
-            kept = f"SELECT {names} FROM lake WHERE {part} AND NOT ({condition})"  # noqa: S608
             try:
-                write_deltalake(
-                    table,
-                    QueryBuilder().register("lake", table).execute(kept),
-                    mode="overwrite",
-                    predicate=part,
-                    target_file_size=FILE_BYTES,
-                    writer_properties=_WRITER,
-                    commit_properties=CommitProperties(max_commit_retries=0),
-                )
+                return write(self.table())
             except CommitFailedError as error:
-                log.info("a rewrite of the lake lost against another commit (%d): %s", attempt + 1, error)
-                continue
-            return
-        raise CommitFailedError(f"{ATTEMPTS} rewrites in a row lost against others' commits")
+                log.info("a commit to the lake lost against another (%d): %s", attempt + 1, error)
+        raise CommitFailedError(f"{ATTEMPTS} commits in a row lost against others'")
 
     def drop_expired(self, today: date, keep: Mapping[str, int] | None = None) -> list[str]:
         """Drops the partitions that are older than the days they are to be kept, by themselves or, sooner, by

@@ -18,9 +18,8 @@ from deltalake import DeltaTable, QueryBuilder
 
 from gateway.traffic.lake import COLUMNS, Lake, batches_of, table_of
 from gateway.traffic.query import Forgotten, Wanted, cursor_of, ordered, where
-from gateway.traffic.record import decode
-from gateway.traffic.row import Row, row_of
-from gateway.traffic.segment import CLOSED, OPEN, NotASegment, number_of, records
+from gateway.traffic.row import Row, rows_in
+from gateway.traffic.segment import CLOSED, OPEN, Damage, NotASegment, number_of
 
 BRIEF = tuple(name for name in COLUMNS if name not in ("messages", "tools", "parameters", "response"))
 """Columns of a list: what is about an exchange."""
@@ -109,9 +108,7 @@ def _rows(path: Path) -> Iterator[Row]:
     if path.suffix == OPEN and not path.exists():
         path = path.with_suffix(CLOSED)
     with suppress(NotASegment):
-        for payload in records(path):
-            with suppress(msgspec.MsgspecError):
-                yield row_of(decode(payload))
+        yield from rows_in(path, Damage())  # the shipper tells of what is damaged
 
 
 def _dicts(batches: Iterator[RecordBatch]) -> Iterator[dict[str, Any]]:

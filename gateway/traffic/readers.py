@@ -4,9 +4,6 @@ that requests must not wait for."""
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import json
-import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
@@ -16,6 +13,7 @@ import msgspec
 
 from gateway.errors import BadRequest, GatewayError, NotFound, Unavailable
 from gateway.settings import Settings
+from gateway.traffic.place import lake_place
 from gateway.traffic.query import Forgotten, Wanted
 from gateway.traffic.read import DATA, DONE, FRAME, Question, Refusal
 
@@ -29,10 +27,8 @@ class Readers:
     """A process is kept for the next question; one that is left in mid-answer is killed with its query."""
 
     def __init__(self, settings: Settings) -> None:
-        name = settings.traffic.lake_options_env
-        self._lake = settings.lake_uri
+        self._place = lake_place(settings)
         self._journal = str(settings.journal_path)
-        self._options: dict[str, str] = json.loads(os.environ[name]) if name else {}
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._idle: list[tuple[Process, asyncio.TimerHandle]] = []
 
@@ -40,12 +36,15 @@ class Readers:
         self, operation: str, wanted: Wanted, forgotten: Sequence[Forgotten] = ()
     ) -> AsyncIterator[bytes]:
         """Pieces of the answer. Raises `BadRequest`, `NotFound`, or `Unavailable` when there is no lake."""
-        if self._lake is None or importlib.util.find_spec("deltalake") is None:
+        place = self._place
+        if place is None:
             raise NotFound(
                 "This gateway has no lake: traffic.lake is off, or `pip install 'hotswap[lake]'` is missing.",
                 code="no_lake",
             )
-        question = Question(operation, wanted, self._lake, self._journal, self._options, tuple(forgotten))
+        question = Question(
+            operation, wanted, place.uri, self._journal, dict(place.options), tuple(forgotten)
+        )
         async with self._turns:
             process = await self._process()
             whole = False

@@ -14,11 +14,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from gateway.traffic.answer import EMBEDDINGS
 from gateway.traffic.journal import Journal
 from gateway.traffic.policy import Policies, Policy
 from gateway.traffic.record import FULL, METADATA, Exchanged, encode
-
-EMBEDDINGS = "/v1/embeddings"
 
 
 class Key(Protocol):

@@ -6,13 +6,14 @@ often its shipping is tried.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     DateTime,
     Engine,
     Float,
@@ -20,9 +21,10 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    literal,
     select,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 from gateway.traffic.row import Row
 
@@ -76,14 +78,30 @@ class Sums:
 Group = tuple[datetime, str, str, str, str]
 
 
-def sums_of(rows: Iterable[Row]) -> dict[Group, Sums]:
-    """By (hour, route, version, tenant, key)."""
-    found: dict[Group, Sums] = {}
-    for row in rows:
-        at = datetime.fromtimestamp(row["at"] / 1e6, UTC).replace(minute=0, second=0, microsecond=0)
-        group = at, row["route"], row["version"], row["tenant"], row["key"]
-        found.setdefault(group, Sums()).add(row)
-    return found
+GROUP = ("hour", "route", "version", "tenant", "key")
+SUMS = tuple(each.name for each in fields(Sums))
+
+
+def add_row(sums: dict[Group, Sums], row: Row) -> None:
+    """One more row, in its group of GROUP."""
+    at = datetime.fromtimestamp(row["at"] / 1e6, UTC).replace(minute=0, second=0, microsecond=0)
+    group = at, row["route"], row["version"], row["tenant"], row["key"]
+    sums.setdefault(group, Sums()).add(row)
+
+
+def make_nameless(connection: Connection, tenant: str, key: str) -> None:
+    """The sums of a forgotten key are added to those of no key: totals stay, and name nobody."""
+    whose = (rollups.c.tenant == tenant) & (rollups.c.key == key)
+    values = {"key": literal("")}
+    moved = select(*(values.get(name, rollups.c[name]).label(name) for name in (*GROUP, *SUMS))).where(whose)
+    connection.execute(_adding(insert(rollups).from_select([*GROUP, *SUMS], moved)))
+    connection.execute(rollups.delete().where(whose))
+
+
+def _adding(row: Insert) -> Insert:
+    """Adds to the sums that are there."""
+    more = {name: rollups.c[name] + row.excluded[name] for name in SUMS}
+    return row.on_conflict_do_update(index_elements=list(GROUP), set_=more)
 
 
 class Rollups:
@@ -112,22 +130,13 @@ class Rollups:
             if noted is None:
                 return False
             for group, counted in sorted(sums.items()):  # in one order, or two shippers could lock each other
-                names = ("hour", "route", "version", "tenant", "key")
-                values = {each.name: getattr(counted, each.name) for each in fields(Sums)}
-                row = insert(rollups).values(**dict(zip(names, group, strict=True)), **values)
-                more = {name: rollups.c[name] + row.excluded[name] for name in values}
-                connection.execute(row.on_conflict_do_update(index_elements=list(names), set_=more))
+                values = dict(zip(GROUP, group, strict=True)) | asdict(counted)
+                connection.execute(_adding(insert(rollups).values(**values)))
         return True
 
     def total(self) -> Sums:
         """Over everything."""
-        names = [each.name for each in fields(Sums)]
+        sums = (func.coalesce(func.sum(rollups.c[name]), 0) for name in SUMS)
         with self._engine.connect() as connection:
-            found = connection.execute(
-                select(*(func.coalesce(func.sum(rollups.c[name]), 0) for name in names))
-            ).one()
-        *counts, duration_s = found
-        total = Sums(duration_s=float(duration_s))
-        for name, count in zip(names, counts, strict=False):
-            setattr(total, name, int(count))
-        return total
+            *counts, duration_s = connection.execute(select(*sums)).one()
+        return Sums(**dict(zip(SUMS, map(int, counts), strict=False)), duration_s=float(duration_s))

@@ -6,15 +6,17 @@ out: what a request had beside messages and tools is in `parameters`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypedDict
 
 import msgspec
 
 from gateway.traffic import answer
 from gateway.traffic.answer import Answer
-from gateway.traffic.record import METADATA, Exchanged
+from gateway.traffic.record import METADATA, Exchanged, decode
+from gateway.traffic.segment import Damage, records
 from gateway.traffic.unit import unit_of
 
 _json = msgspec.json.Encoder().encode
@@ -117,6 +119,19 @@ def row_of(record: Exchanged) -> Row:
         metadata=_text(request["metadata"]) if "metadata" in request else None,
         response=_text(said.messages) if said.messages else None,
     )
+
+
+def rows_in(path: Path, damage: Damage) -> Iterator[Row]:
+    """The rows of a segment's whole records; those that are no records of ours are counted in `damage`.
+    Raises `NotASegment`, `OSError`.
+    """
+    for payload in records(path, damage):
+        try:
+            record = decode(payload)
+        except msgspec.MsgspecError:
+            damage.records += 1
+        else:
+            yield row_of(record)
 
 
 def request_of(record: Exchanged) -> dict[str, Any]:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import os
 import signal
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
@@ -21,6 +19,7 @@ from pathlib import Path
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.supervise import log_to
 from gateway.traffic.journal import take
 
 SETTINGS = "HOTSWAP_SHIPPER_SETTINGS"
@@ -34,7 +33,7 @@ log = logging.getLogger("hotswap.traffic")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Shipping:
     """What a gateway tells the process. `options` are deltalake's for its store: they may hold secrets, so
     all of this goes by the environment."""
 
@@ -51,11 +50,11 @@ class Wanted:
 
 def main() -> None:
     os.nice(19)  # what is shipped later is shipped all the same; requests come first
-    wanted = Wanted(**json.loads(os.environ[SETTINGS]))
+    wanted = Shipping(**json.loads(os.environ[SETTINGS]))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    _log_to(Path(wanted.log))
+    log_to(Path(wanted.log))
     journal = Path(wanted.journal)
     journal.mkdir(parents=True, exist_ok=True)
     while (lock := take(journal)) is None:  # another gateway on this machine keeps one
@@ -69,7 +68,7 @@ def main() -> None:
         lock.release()
 
 
-def _run(wanted: Wanted, engine: Engine, stop: threading.Event) -> None:
+def _run(wanted: Shipping, engine: Engine, stop: threading.Event) -> None:
     # Here, not above: deltalake takes half a second, and what only waits for the lock needs none of it.
     from deltalake.exceptions import DeltaError
 
@@ -116,16 +115,6 @@ def _run(wanted: Wanted, engine: Engine, stop: threading.Event) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:500]
-
-
-def _log_to(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=5_000_000, backupCount=2)
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logging.getLogger().addHandler(handler)
-    logging.getLogger().setLevel(logging.INFO)
 
 
 if __name__ == "__main__":

@@ -19,15 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from arro3.core import RecordBatch
 
 from gateway.traffic.journal import close_left, take, writers
 from gateway.traffic.lake import Lake, batches_of
-from gateway.traffic.record import decode
-from gateway.traffic.rollup import Rollups, sums_of
-from gateway.traffic.row import Row, row_of
-from gateway.traffic.segment import CLOSED, Damage, NotASegment, number_of, read_header, records
+from gateway.traffic.rollup import Group, Rollups, Sums, add_row
+from gateway.traffic.row import Row, rows_in
+from gateway.traffic.segment import CLOSED, Damage, NotASegment, number_of, read_header
 
 log = logging.getLogger("hotswap.traffic")
 
@@ -84,17 +82,26 @@ class Shipper:
         newest = number_of(segments[-1])
         self._fault("read")
         in_lake, counted = self._lake.shipped(writer), self._rollups.newest(writer)
+        sums: dict[Group, Sums] = {}
+
+        def rows() -> Iterator[Row]:
+            """Those that the lake lacks; on the way those that the roll-ups lack are summed up."""
+            for number, row in _rows(segments, writer, min(in_lake, counted), done):
+                if not self._keeps(row):
+                    continue
+                if number > counted:
+                    add_row(sums, row)
+                if number > in_lake:
+                    yield row
+
+        batches: list[RecordBatch] = list(batches_of(rows(), BATCH_ROWS))
         if in_lake < newest:
-            rows = _rows([path for path in segments if number_of(path) > in_lake], writer, done)
-            batches: list[RecordBatch] = list(batches_of(filter(self._keeps, rows), BATCH_ROWS))
             self._fault("before commit")
             if batches and self._lake.append(batches, writer, newest):
                 done.commits += 1
                 done.rows += sum(batch.num_rows for batch in batches)
             self._fault("after commit")
         if counted < newest:
-            uncounted = [path for path in segments if number_of(path) > counted]
-            sums = sums_of(filter(self._keeps, _rows(uncounted, writer, Shipped())))
             self._fault("before roll-up")
             self._rollups.add(writer, newest, sums)
         self._fault("after roll-up")
@@ -128,17 +135,17 @@ def _discard(path: Path) -> None:
             path.unlink()
 
 
-def _rows(segments: Sequence[Path], writer: str, done: Shipped) -> Iterator[Row]:
+def _rows(segments: Sequence[Path], writer: str, after: int, done: Shipped) -> Iterator[tuple[int, Row]]:
+    """Rows with the numbers of their segments, of those after number `after`."""
     for path in segments:
-        damage = Damage()
+        number, damage = number_of(path), Damage()
+        if number <= after:
+            continue
         try:
             if str(read_header(path).writer) != writer:
                 raise NotASegment(f"{path.name} is of another writer")
-            for payload in records(path, damage):
-                try:
-                    yield row_of(decode(payload))
-                except msgspec.MsgspecError:
-                    damage.records += 1
+            for row in rows_in(path, damage):
+                yield number, row
         except NotASegment as error:
             damage.records += 1
             log.error("%s: %s; it is left out", path, error)  # noqa: TRY400

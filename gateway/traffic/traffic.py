@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import logging
 import os
@@ -21,11 +20,12 @@ from gateway.traffic.cleaner import Cleaner
 from gateway.traffic.feedback import Feedback
 from gateway.traffic.forgetting import Forgetting
 from gateway.traffic.journal import Journal
+from gateway.traffic.place import lake_place
 from gateway.traffic.policy import Policies, Policy
 from gateway.traffic.query import one
 from gateway.traffic.readers import Readers
 from gateway.traffic.recorder import Recorder
-from gateway.traffic.ship import Wanted
+from gateway.traffic.ship import Shipping
 from gateway.traffic.unit import new_salt
 
 log = logging.getLogger("hotswap.traffic")
@@ -123,18 +123,18 @@ def keep_shipping(
     settings: Settings, database_url: str, say: Callable[[str], None]
 ) -> Coroutine[Any, Any, None] | None:
     """Keeps the shipper's process running, until cancelled; None where nothing is to be shipped."""
-    if settings.lake_uri is None or not _installed():
+    place = lake_place(settings)
+    if place is None:
         if settings.lake_uri is not None:
             log.warning("deltalake is not installed: traffic stays in %s", settings.journal_path)
             say("traffic stays in the journal; to ship it to a lake: pip install 'hotswap[lake]'")
         return None
-    name = settings.traffic.lake_options_env
-    wanted = Wanted(
+    shipping = Shipping(
         journal=str(settings.journal_path),
-        lake=settings.lake_uri,
+        lake=place.uri,
         log=str(settings.log_path / "shipper.log"),
         every_s=settings.traffic.ship_every_s,
-        options=json.loads(os.environ[name]) if name else {},
+        options=place.options,
     )
 
     def child() -> Child:
@@ -143,14 +143,10 @@ def keep_shipping(
             [sys.executable, "-m", "gateway.traffic.ship"],
             state_dir=settings.state_dir,
             log_path=settings.log_path / "shipper.out",
-            env={**os.environ, **wanted.environment(database_url)},
+            env={**os.environ, **shipping.environment(database_url)},
         )
 
     return keep(child, lambda text: log.error("%s", text))
-
-
-def _installed() -> bool:
-    return importlib.util.find_spec("deltalake") is not None
 
 
 async def salt_of(engine: AsyncEngine) -> bytes:

@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest_asyncio
-
 from gateway.db import Database
 from gateway.fleet.wishes import Wishes
-from tests.db import server
-
-
-@pytest_asyncio.fixture
-async def db(postgres_url: str) -> AsyncIterator[Database]:
-    async with server.database(postgres_url) as found:
-        await found.migrate()
-        yield found
 
 
 async def test_a_wish_is_known_here_at_once_and_elsewhere_after_a_refresh(db: Database) -> None:

@@ -26,7 +26,7 @@ from tests.proofs.crowd import Link, register, smallest, tars
 from tests.proofs.result import Result, median, percentile, spread
 from tests.proofs.swap import house_base
 from tests.proofs.traffic import client
-from tests.proofs.underload import STREAMS, Background, first, idle_costs
+from tests.proofs.underload import STREAMS, Background, cold_then_warm, first, idle_costs
 from tests.proofs.watched import Watched
 
 VERSIONS = int(os.environ.get("SCALE_VERSIONS", "10000"))
@@ -182,13 +182,7 @@ async def _cold(house: House, folder: Path, base: Path, result: Result) -> None:
         failures = 0
         async with Background(http, models) as busy:
             for name in names[IDLE:]:
-                for times in (cold, warm):
-                    answer = await first(http, name)
-                    if answer.status != 200 or answer.model != name or not answer.chunks:
-                        failures += 1
-                        print(f"  failed: {answer.status} {answer.error[:200]}", flush=True)
-                        continue
-                    times.append(answer.first_token_s)
+                failures += await cold_then_warm(http, name, cold, warm)
         failures += busy.failures + quiet.failures
     result.figure("first token of a cold version", spread(cold))
     result.figure("first token, warm, under the same load", spread(warm))

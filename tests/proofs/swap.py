@@ -13,7 +13,7 @@ from tests.house import House
 from tests.proofs.adapters import variants
 from tests.proofs.result import Result, median, percentile, spread
 from tests.proofs.traffic import client, stream
-from tests.proofs.underload import PROMPT, STREAMS, Background, first, idle_costs
+from tests.proofs.underload import PROMPT, STREAMS, Background, cold_then_warm, idle_costs
 
 SWAPS = 100
 
@@ -56,13 +56,7 @@ async def _measure(house: House, folder: Path, base: Path, result: Result) -> No
                 began = time.monotonic()
                 name = (await asyncio.to_thread(house.add, "swap", next(fresh)))["name"]
                 registering.append(time.monotonic() - began)
-                for times in (cold, warm):
-                    answer = await first(http, name)
-                    if answer.status != 200 or answer.model != name or not answer.chunks:
-                        failures += 1
-                        print(f"  failed: {answer.status} {answer.error[:200]}", flush=True)
-                        continue
-                    times.append(answer.first_token_s)
+                failures += await cold_then_warm(http, name, cold, warm)
         failures += busy.failures + quiet.failures
 
     bound = median(warm) + load + step

@@ -37,6 +37,19 @@ async def first(http: httpx.AsyncClient, name: str) -> Answer:
     return await stream(http, name, PROMPT, max_tokens=4, ignore_eos=True)
 
 
+async def cold_then_warm(http: httpx.AsyncClient, name: str, cold: list[float], warm: list[float]) -> int:
+    """Asks a version that the engine does not hold, and again; how many of the two failed."""
+    failures = 0
+    for times in (cold, warm):
+        answer = await first(http, name)
+        if answer.status != 200 or answer.model != name or not answer.chunks:
+            failures += 1
+            print(f"  failed: {answer.status} {answer.error[:200]}", flush=True)
+            continue
+        times.append(answer.first_token_s)
+    return failures
+
+
 class Background:
     """`STREAMS` streams that start again as they end, until the block is left. Keeps every gap."""
 

@@ -35,8 +35,7 @@ async def find(id: str) -> Mapping[str, Any] | None:
 
 
 @pytest.fixture
-async def feedback(db: Database) -> Feedback:
-    await db.migrate()
+def feedback(db: Database) -> Feedback:
     return Feedback(db.engine, find)
 
 

@@ -70,7 +70,6 @@ def engine(db: Database) -> Iterator[Engine]:
 
 @pytest.fixture
 async def place(db: Database, engine: Engine, tmp_path: Path) -> Place:
-    await db.migrate()
     forgetting = Forgetting(db.engine, SALT)
     await forgetting.refresh()
     return Place(tmp_path, engine, forgetting)
