@@ -19,7 +19,7 @@ from gateway.traffic.journal import Journal
 from gateway.traffic.record import METADATA, Exchanged, encode
 from gateway.traffic.redact import redact, redact_json
 from gateway.traffic.row import answer_of, cleaned_answer, request_of
-from gateway.traffic.unit import hashed, unit_of
+from gateway.traffic.unit import hashed, named, unit_of
 
 log = logging.getLogger("hotswap.traffic")
 
@@ -102,7 +102,9 @@ def cleaned(record: Exchanged, salt: bytes) -> Exchanged:
     if level == METADATA or (record.redacted and too_long):
         level, said = METADATA, replace(said, messages=[])
     elif record.redacted:
-        kept = _json(redact_json(request)[0])
+        # After the rest: a hash is no personal data, and must stay one that forgetting can find.
+        names = {name: hashed(value.encode(), salt) for name, value in named(request).items()}
+        kept = _json({**redact_json(request)[0], **names})
         messages = redact_json(said.messages)[0]
         said = replace(said, messages=messages if isinstance(messages, list) else [])
         error = redact(error)[0]

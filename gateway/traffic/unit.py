@@ -25,12 +25,16 @@ def unit_of(header: str, request: Mapping[str, Any]) -> str:
     """`request` is the decoded body; "" when it tells nothing of whom it is for."""
     if header:
         return header[:MAX_UNIT]
-    for name in NAMED:
-        value = request.get(name)
-        if isinstance(value, str) and value:
-            return value[:MAX_UNIT]
+    for value in named(request).values():
+        return value
     said = _beginning(request)
     return hashed(_encode(said)) if said else ""
+
+
+def named(request: Mapping[str, Any]) -> dict[str, str]:
+    """The fields that name somebody, the first of which is the unit where no header says another."""
+    values = {name: request.get(name) for name in NAMED}
+    return {name: value[:MAX_UNIT] for name, value in values.items() if isinstance(value, str) and value}
 
 
 def hashed(said: bytes, salt: bytes = b"") -> str:
