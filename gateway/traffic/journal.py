@@ -214,9 +214,7 @@ class Journal:
             _write_all(self._fd, batch, size)
         except OSError as error:
             self._lost += len(batch)
-            with contextlib.suppress(OSError):  # a torn tail then, which readers know
-                os.ftruncate(self._fd, self._at)
-            self._be_full(str(error.strerror))
+            self._be_full(str(error.strerror))  # which ends the segment: half a record is its torn tail
             return
         self._at += size
 

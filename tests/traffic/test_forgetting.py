@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from sqlalchemy import Engine, create_engine, select
 from gateway.db import Database
 from gateway.errors import BadRequest
 from gateway.traffic.eraser import Eraser
+from gateway.traffic.feedback import Feedback
 from gateway.traffic.forgetting import ERASED, OPEN_S, Forgetting
 from gateway.traffic.journal import Journal
 from gateway.traffic.lake import Lake
@@ -24,6 +27,12 @@ from gateway.traffic.unit import hashed
 from tests.traffic.records import record
 
 SALT = b"s" * 32
+
+
+@dataclass
+class Key:
+    id: str = "key_1"
+    tenant: str = "default"
 
 
 class Place:
@@ -96,6 +105,23 @@ async def test_what_is_forgotten_is_read_no_more_and_then_erased(place: Place) -
     assert place.files_with("alice") == []
     (wish,) = await place.forgetting.list()
     assert wish["erased_at"] is not None and wish["rows_erased"] == 2
+
+
+async def test_feedback_is_forgotten_with_its_exchange(place: Place, db: Database) -> None:
+    shipped, left_out, other = of("alice"), of("alice", 1), of("bob", 2)
+
+    async def find(id: str) -> dict[str, object]:
+        return {"tenant": "default", "redacted": False}
+
+    feedback = Feedback(db.engine, find)
+    for each in (shipped, left_out, other):
+        await feedback.give(Key(), json.dumps({"id": each.id, "comment": "alice is right"}).encode())
+    place.journal(shipped, other)
+    place.work()
+    place.journal(left_out)
+    await place.forgetting.add("unit", "alice", "default")
+    place.work()
+    assert list(await feedback.of([shipped.id, left_out.id, other.id])) == [other.id]
 
 
 async def test_what_comes_after_is_remembered_again(place: Place) -> None:
