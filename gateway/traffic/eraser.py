@@ -4,7 +4,8 @@ In the shipper's process, which alone rewrites the table. A wish counts as fulfi
 
     1. every segment that may hold a row of it is shipped: rows of it are left out on the way;
     2. the lake's files that held one are written anew without it;
-    3. the old files are deleted. The table's log has no values of texts.
+    3. the old files are deleted, a while later, so that who reads them now may finish. The table's log has no
+       values of texts.
 
 Killed between, it begins again: each step done twice does what it does once.
 """
@@ -29,18 +30,30 @@ from gateway.traffic.row import Row
 
 log = logging.getLogger("hotswap.traffic")
 
+READERS_S = 10.0
+"""From a rewrite until the files before it go. A query of a table as it was has ended by then; a long export
+may not have, and is to be asked for again."""
+
 
 class Eraser:
     """Blocking. The shipper asks `keeps` of every row; `erase` fulfils what can be fulfilled now. `clock`
     gives seconds since 1970."""
 
     def __init__(
-        self, journal: Path, lake: Lake, engine: Engine, clock: Callable[[], float] = time.time
+        self,
+        journal: Path,
+        lake: Lake,
+        engine: Engine,
+        *,
+        readers_s: float = READERS_S,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._journal = journal
         self._lake = lake
         self._engine = engine
+        self._readers_s = readers_s
         self._clock = clock
+        self._rewritten = clock()  # a process before this one may have, just before it was killed
         self._held: tuple[Forgotten, ...] = ()
         self._left_out: list[str] = []
 
@@ -66,10 +79,13 @@ class Eraser:
             if (row.erased_at is not None and not closing) or unshipped_before(self._journal, wish.until):
                 continue
             rows = self._from_lake(wish)
-            if rows or row.erased_at is None:  # rows may have gone before we were killed
-                self._lake.vacuum(0)
-            self._note(row.id, wish, rows, closing=closing)
             erased += rows
+            if rows:
+                self._rewritten = self._clock()
+                self._count(row.id, rows)
+            if self._clock() >= self._rewritten + self._readers_s:
+                self._lake.vacuum(0)
+                self._note(row.id, wish, closing=closing)
         return erased
 
     def _rows(self) -> Sequence[Any]:
@@ -99,18 +115,25 @@ class Eraser:
             with self._engine.begin() as connection:
                 connection.execute(delete(feedback).where(feedback.c.exchange.in_(exchanges)))
 
-    def _note(self, id: str, wish: Forgotten, rows: int, *, closing: bool) -> None:
+    def _count(self, id: str, rows: int) -> None:
+        so_far = func.coalesce(table.c.rows_erased, 0) + rows
+        with self._engine.begin() as connection:
+            connection.execute(update(table).where(table.c.id == id).values(rows_erased=so_far))
+
+    def _note(self, id: str, wish: Forgotten, *, closing: bool) -> None:
         """That it is fulfilled; at last the value goes, which nothing needs any more."""
         with self._engine.begin() as connection:
             if wish.kind == "key":
                 make_nameless(connection, wish.tenant, wish.value)
-            so_far = func.coalesce(table.c.rows_erased, 0) + rows
             change = update(table).where(table.c.id == id)
-            change = change.values(rows_erased=so_far, erased_at=func.coalesce(table.c.erased_at, func.now()))
+            change = change.values(
+                erased_at=func.coalesce(table.c.erased_at, func.now()),
+                rows_erased=func.coalesce(table.c.rows_erased, 0),
+            )
             if closing:
                 change = change.values(closed_at=func.now(), value=ERASED, also="")
             connection.execute(change)
-        log.info("%s is fulfilled: %d rows were erased", id, rows)
+        log.info("%s is fulfilled", id)
 
 
 def _means(forgotten: Forgotten, row: Row) -> bool:

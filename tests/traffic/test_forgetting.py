@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from deltalake import QueryBuilder
 from sqlalchemy import Engine, create_engine, select
 
 from gateway.db import Database
 from gateway.errors import BadRequest
-from gateway.traffic.eraser import Eraser
+from gateway.traffic.eraser import READERS_S, Eraser
 from gateway.traffic.feedback import Feedback
 from gateway.traffic.forgetting import ERASED, OPEN_S, Forgetting
 from gateway.traffic.journal import Journal
@@ -44,7 +45,7 @@ class Place:
         self.forgetting = forgetting
         self.lake = Lake(str(folder / "lake"))
         self.now = time.time
-        self.eraser = Eraser(folder / "journal", self.lake, engine, lambda: self.now())
+        self.eraser = Eraser(folder / "journal", self.lake, engine, readers_s=0, clock=lambda: self.now())
         self.shipper = Shipper(folder / "journal", self.lake, Rollups(engine), keeps=self.eraser.keeps)
 
     def journal(self, *records: Exchanged) -> None:
@@ -194,6 +195,24 @@ async def test_an_exchange_that_was_going_on_is_caught_when_it_ends(place: Place
     place.journal(of("alice", 1))  # began before, and ended after it was fulfilled
     place.work()
     assert place.units() == ["bob"] and place.files_with("alice") == []
+
+
+async def test_a_query_that_has_begun_may_finish_and_then_the_files_go(place: Place) -> None:
+    eraser = Eraser(place.folder / "journal", place.lake, place.engine, clock=lambda: place.now())
+    place.journal(of("alice"), of("bob", 1))
+    place.work()
+    before = place.lake.table()
+    await place.forgetting.add("unit", "alice", "default")
+    assert eraser.erase() == 1
+    read = QueryBuilder().register("lake", before).execute("SELECT unit FROM lake").read_all()
+    assert sorted(read.column("unit").to_pylist()) == ["alice", "bob"]
+    (wish,) = await place.forgetting.list()
+    assert wish["erased_at"] is None and wish["rows_erased"] == 1
+    later = time.time() + READERS_S
+    place.now = lambda: later
+    assert eraser.erase() == 0
+    (wish,) = await place.forgetting.list()
+    assert wish["erased_at"] is not None and place.files_with("alice") == []
 
 
 async def test_in_the_end_the_wish_forgets_the_value_itself(place: Place) -> None:
