@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -38,3 +40,22 @@ async def test_a_request_that_is_over_is_freed_at_once(service: Service, stream:
         assert left_behind() == Counter()
     finally:
         gc.enable()
+
+
+def test_the_old_generation_is_looked_at_though_the_start_left_much() -> None:
+    """In a process of its own: the collector's counters are the process's."""
+    program = """
+import gc
+from gateway.app import settle_heap
+start = [[] for _ in range(400_000)]
+settle_heap()
+before = gc.get_stats()[2]["collections"]
+for _ in range(200_000):
+    one, other = [], []
+    one.append(other)
+    other.append(one)
+print(gc.get_stats()[2]["collections"] - before, gc.get_freeze_count() > 400_000)
+"""
+    words = [sys.executable, "-c", program]
+    said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    assert int(said[0]) >= 1 and said[1] == "True"
