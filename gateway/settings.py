@@ -112,6 +112,9 @@ class Fleet(Section):
     queue: int = Field(1000, ge=1, description="requests that may wait at one engine; above it 429")
     queue_timeout_s: float = Field(30.0, gt=0, description="a request that waited this long is answered 503")
     age_bound_s: float = Field(2.0, gt=0, description="a version that waited this long is served next")
+    spill_after_s: float = Field(
+        0.5, ge=0, description="after this long a request takes another engine's free slot"
+    )
     max_in_flight: int | None = Field(
         None, ge=1, description="requests at one engine; default: its max_num_seqs, so that it queues none"
     )

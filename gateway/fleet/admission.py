@@ -2,11 +2,7 @@
 
 A request holds a *seat*. Its key, the version that it asks for, holds a *slot* while any request of that key
 is in flight. The base (key None) takes seats only. Whose turn it is, is decided in `fairness`; what follows
-from an engine's "not now", in `refusals`; what Retry-After says, in `drain`.
-
-    QueueFull   the queue, or the key's share of it, is full; `retry_after_s`
-    Late        the deadline passed in the queue; `retry_after_s`
-    Over        the boot ended: go to another engine
+from an engine's "not now", in `refusals`; what Retry-After says, in `drain`; how a wait ends, in `outcomes`.
 """
 
 from __future__ import annotations
@@ -20,34 +16,12 @@ from dataclasses import dataclass
 from gateway.fleet.drain import Drain
 from gateway.fleet.fairness import WORTH, Turns
 from gateway.fleet.line import Line, Waiter
+from gateway.fleet.outcomes import Late, Over, QueueFull, Taken
 from gateway.fleet.places import NoPlace, Places
 from gateway.fleet.refusals import Key, Refusals
 
 QUANTUM = 4
 AGE_BOUND_S = 2.0
-
-
-class QueueFull(Exception):
-    """Nobody more may wait; `retry_after_s` is when one more would be through."""
-
-    def __init__(self, retry_after_s: float) -> None:
-        super().__init__(f"the queue is full; try again in {retry_after_s:.0f} s")
-        self.retry_after_s = retry_after_s
-
-
-class Late(Exception):
-    """The deadline came first; `retry_after_s` is when one more would be through."""
-
-    def __init__(self, retry_after_s: float) -> None:
-        super().__init__(f"the deadline passed in the queue; try again in {retry_after_s:.0f} s")
-        self.retry_after_s = retry_after_s
-
-
-class Over(Exception):
-    """This boot of the engine has ended."""
-
-    def __init__(self) -> None:
-        super().__init__("this boot of the engine has ended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +140,20 @@ class Admission:
         return True
 
     async def enter(
-        self, key: Key, deadline: float, *, front: bool = False, since: float | None = None
+        self,
+        key: Key,
+        deadline: float,
+        *,
+        front: bool = False,
+        since: float | None = None,
+        movable: bool = False,
     ) -> None:
         """In when it returns: `leave` must follow. Waits its turn until `deadline`, a time of the clock.
 
         `front`: the engine refused it; it goes before all of its key that came later than `since`, the time
-        from which it has waited. Raises `QueueFull`, `Late` and `Over`. A caller that is cancelled holds
-        nothing: its place is given up, or its seat given back.
+        from which it has waited. `movable`: it may be told to go elsewhere (`hand_over`). Raises `QueueFull`,
+        `Late`, `Over` and `Taken`. A caller that is cancelled holds nothing: its place is given up, or its
+        seat given back.
         """
         if self._over:
             raise Over
@@ -184,7 +165,7 @@ class Admission:
         if not front:
             self._claim_place(key)
         loop = asyncio.get_running_loop()
-        waiter = Waiter(key, now if since is None else since, deadline, loop.create_future())
+        waiter = Waiter(key, now if since is None else since, deadline, loop.create_future(), movable)
         self._turns.join(waiter, front=front)
         self._drain.busy(now, self._left)
         self._dispatch(now)
@@ -244,6 +225,19 @@ class Admission:
             waiter.settle(Over())
         if not self._over:
             self._dispatch(self._clock())
+
+    def overdue(self, before: float) -> list[Waiter]:
+        """Who waits for a slot since `before` and may be moved, the next in turn first.
+
+        When one is handed over, others may get in: look at `outcome` before each.
+        """
+        return self._turns.overdue(before)
+
+    def hand_over(self, waiter: Waiter, to: Admission) -> None:
+        """`to` has let `waiter` in: it waits here no more."""
+        self._turns.drop(waiter)
+        waiter.settle(Taken(to))
+        self._dispatch(self._clock())
 
     def retry_after_s(self) -> float:
         """(waiting + 1) / leaves a second, at least 1 and at most 120: see `Drain`."""
@@ -352,6 +346,8 @@ class Admission:
                 self._after_leave(waiter.key, served=False)
         elif self._turns.drop(waiter):
             self._dispatch(self._clock())
+        elif waiter.outcome.done() and isinstance(taken := waiter.outcome.result(), Taken):
+            taken.by.leave(waiter.key)
 
     def _pause(self, length_s: float) -> None:
         self._slow = True

@@ -95,6 +95,15 @@ class Turns:
         """Everybody who waits."""
         return [waiter for line in self.lines.values() for waiter in line.waiters]
 
+    def overdue(self, before: float) -> list[Waiter]:
+        """Who waits for a slot since `before` and may be moved: lines by turn, in each the oldest first."""
+        return [
+            waiter
+            for line in self._seeking.first(len(self._seeking))
+            for waiter in line.waiters
+            if waiter.movable and waiter.since <= before and not waiter.outcome.done()
+        ]
+
     def pop(self, line: Line) -> Waiter:
         """The first of `line`; follow with `served`."""
         self.waiting -= 1

@@ -23,6 +23,7 @@ from gateway.fleet.leasing import NO_ENGINE_RETRY_S, Leasing, Target
 from gateway.fleet.local import Launch, Local
 from gateway.fleet.remote import watch
 from gateway.fleet.router import Router
+from gateway.fleet.spill import keep_spilling
 from gateway.fleet.state import EngineState, look
 from gateway.settings import Settings, SettingsError
 
@@ -258,6 +259,8 @@ class Fleet:
                     tasks.append(group.create_task(local.run()))
             interval_s = self._settings.fleet.placement_interval_s
             tasks.append(group.create_task(self._router.keep_placing(self._holdings.names, interval_s)))
+            spilling = keep_spilling(self._engines, self._settings.fleet.spill_after_s, self._clock)
+            tasks.append(group.create_task(spilling))
             self._running.set()
             await self._stop.wait()
             for task in (*tasks, *self._watching.values()):

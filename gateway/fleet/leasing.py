@@ -8,10 +8,11 @@ from typing import Protocol
 
 from adapters.version import Version
 from gateway.errors import NotFound, Overloaded, Unavailable
-from gateway.fleet.admission import Late, Over, QueueFull
+from gateway.fleet.admission import Admission
 from gateway.fleet.client import LoadFailed, Lost
 from gateway.fleet.engine import Boot, Engine, Status
 from gateway.fleet.lease import Lease
+from gateway.fleet.outcomes import Late, Over, QueueFull, Taken
 from gateway.fleet.residency import FilesGone
 from gateway.fleet.router import Router
 
@@ -90,9 +91,16 @@ class Leasing:
                 raise _removed(version)
             engine, boot = self._choose(name, affinity, tried)
             try:
-                await boot.admission.enter(name, since + self._patience_s, front=again, since=since)
+                await boot.admission.enter(
+                    name, since + self._patience_s, front=again, since=since, movable=not tried
+                )
             except Over:
                 continue  # it went away while we waited
+            except Taken as taken:
+                found = self._boot_of(taken.by)
+                if found is None:
+                    continue  # and so did the other
+                engine, boot = found
             except QueueFull as error:
                 raise Overloaded(
                     f"too many requests wait for engine {engine.name}; send this one again in "
@@ -154,6 +162,12 @@ class Leasing:
         finally:
             if not leased:
                 boot.admission.leave(version.name)
+
+    def _boot_of(self, admission: Admission) -> tuple[Engine, Boot] | None:
+        for engine in self._engines.values():
+            if engine.boot is not None and engine.boot.admission is admission:
+                return engine, engine.boot
+        return None
 
     def _choose(self, name: str | None, affinity: int, tried: Collection[str]) -> tuple[Engine, Boot]:
         engine = self._router.choose(name, affinity, tried)

@@ -18,6 +18,7 @@ class Waiter:
     since: float
     deadline: float
     outcome: asyncio.Future[Exception | None]
+    movable: bool = False
     entered: bool = False
 
     def settle(self, outcome: Exception) -> None:

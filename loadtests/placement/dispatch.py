@@ -30,7 +30,8 @@ class Dispatch(Protocol):
         """Gives it to an engine, which is returned by its number."""
 
     def left(self, engine: int, request: Request) -> None: ...
-    def passed(self, now: float) -> None: ...
+    def passed(self, now: float) -> set[int]:
+        """Returns the engines that got a request."""
 
 
 class RoundRobin:
@@ -56,8 +57,8 @@ class RoundRobin:
         if self._queues:
             self._queues[engine].left(request)
 
-    def passed(self, now: float) -> None:
-        pass
+    def passed(self, now: float) -> set[int]:
+        return set()
 
 
 @dataclass(slots=True)
@@ -95,6 +96,18 @@ class Queue:
             return True
         return len(self.flights) < shape.max_loras and all(each in self.flights for each in self.lines)
 
+    def overdue(self, before: float) -> list[Request]:
+        """Who waits for a slot since `before`."""
+        seeking = [line for version, line in self.lines.items() if version not in self.flights]
+        return [request for line in seeking for request in line if request.arrived <= before]
+
+    def drop(self, request: Request) -> None:
+        line = self.lines[request.version]
+        line.remove(request)
+        self.waiting -= 1
+        if not line:
+            del self.lines[request.version]
+
     def left(self, request: Request) -> None:
         self.flights[request.version] -= 1
         if not self.flights[request.version]:
@@ -131,8 +144,8 @@ class Queue:
 class Homes:
     """The gateway's way. `place_every_s` and `keep` (the part of the old demand that stays) smooth it.
 
-    With `spill`, a request whose homes have no slot for it goes to an engine that has one, rather to one
-    where its version is in the cache.
+    A request that has waited `spill_after_s` for a slot at home (None: for ever) goes to an engine that has
+    one free, rather to one where its version is in the cache (`gateway.fleet.spill`).
     """
 
     def __init__(
@@ -143,7 +156,7 @@ class Homes:
         *,
         place_every_s: float,
         keep: float,
-        spill: bool,
+        spill_after_s: float | None,
     ) -> None:
         self.engines: Sequence[Engine] = [Engine(proportions, loads_a_step=1) for _ in range(engines)]
         self.moved = 0
@@ -151,7 +164,7 @@ class Homes:
         self._versions = traffic.versions(versions)
         self._numbers = {name: at for at, name in enumerate(traffic.engines(engines))}
         self._keeps = dict.fromkeys(self._numbers, proportions.max_cpu_loras)
-        self._every_s, self._keep, self._spill = place_every_s, keep, spill
+        self._every_s, self._keep, self._spill_after_s = place_every_s, keep, spill_after_s
         self._sums: Counter[int] = Counter()
         self._samples = 0
         self._demand: dict[int, float] = {}
@@ -163,15 +176,13 @@ class Homes:
     def arrived(self, request: Request) -> int:
         homes = self._homes[request.version]
         at = min(homes, key=lambda home: self._queues[home].load)
-        if self._spill and not self._queues[at].admits(request.version):
-            at = self._elsewhere(request.version, at)
         self._queues[at].add(request)
         return at
 
     def left(self, engine: int, request: Request) -> None:
         self._queues[engine].left(request)
 
-    def passed(self, now: float) -> None:
+    def passed(self, now: float) -> set[int]:
         if now >= self._sample_at:
             self._sample_at = now + SAMPLE_S
             self._samples += 1
@@ -187,11 +198,23 @@ class Homes:
             self._demand, self._samples = smooth, 0
             self._sums.clear()
             self._place()
+        return set() if self._spill_after_s is None else self._spill(now - self._spill_after_s)
 
-    def _elsewhere(self, version: int, home: int) -> int:
+    def _spill(self, before: float) -> set[int]:
+        takers = set()
+        for queue in self._queues:
+            for request in queue.overdue(before):
+                taker = self._taker(request.version)
+                if taker is not None:
+                    queue.drop(request)
+                    self._queues[taker].add(request)
+                    takers.add(taker)
+        return takers
+
+    def _taker(self, version: int) -> int | None:
         free = [at for at, queue in enumerate(self._queues) if queue.admits(version)]
         near = [at for at in free if version in self.engines[at].cache]
-        return min(near or free or [home], key=lambda at: self._queues[at].load)
+        return min(near or free, key=lambda at: self._queues[at].load, default=None)
 
     def _place(self) -> None:
         demand = {name: max(COLD, self._demand.get(at, 0.0)) for at, name in enumerate(self._versions)}

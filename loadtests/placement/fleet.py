@@ -18,6 +18,8 @@ from loadtests.placement import traffic
 from loadtests.placement.dispatch import Dispatch, Homes, RoundRobin
 from loadtests.placement.engine import Counts, Proportions, Request
 
+SPILL_AFTER_S = 0.5
+"""The gateway's own default (`fleet.spill_after_s`)."""
 Way = Literal["round robin", "round robin, turns", "homes", "homes, spill"]
 WAYS: tuple[Way, ...] = ("round robin", "round robin, turns", "homes", "homes, spill")
 
@@ -88,8 +90,7 @@ def simulate(scene: Scene, way: Way, seed: int) -> Outcome:
     while finished < scene.warm + scene.requests:
         now, at = heapq.heappop(steps)
         stepping[at] = False
-        dispatch.passed(now)
-        touched = {at}
+        touched = {at} | dispatch.passed(now)
         for request in dispatch.engines[at].end_step(now):
             finished += 1
             if finished > scene.warm:
@@ -132,5 +133,5 @@ def _dispatch(scene: Scene, way: Way) -> Dispatch:
         scene.versions,
         place_every_s=scene.place_every_s,
         keep=scene.keep,
-        spill=way.endswith("spill"),
+        spill_after_s=SPILL_AFTER_S if way.endswith("spill") else None,
     )

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway.fleet.admission import Admission, Late, Over, QueueFull, Standing
+from gateway.fleet.admission import Admission, Standing
+from gateway.fleet.outcomes import Late, Over, QueueFull
 from tests.fleet.stage import FAR, Stage
 from tests.fleet.told_time import settle, told
 

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.fleet.admission import Admission, Late, Over, QueueFull
+from gateway.fleet.admission import Admission
+from gateway.fleet.outcomes import Late, Over, QueueFull, Taken
 from tests.fleet.stage import Key
 from tests.fleet.told_time import ToldLoop, settle
 
@@ -53,6 +54,7 @@ class World:
         self.refuses, self.closed = refuses, False
         self.requests: list[Request] = []
         self.admission = Admission(**given, age_bound_s=1.0, clock=self.loop.time, seed=1)
+        self.elsewhere = Admission(slots=None, seats=None, queue=0, clock=self.loop.time)
 
     def are(self, how: str) -> list[Request]:
         return [request for request in self.requests if request.how == how]
@@ -118,6 +120,23 @@ class World:
             self._ask(request, front=True, since=self.loop.time() - 1.0 if aged else None)
         self.run()
 
+    def hand_over(self, older_s: float, *, cancelled: bool) -> None:
+        """Whoever has waited for a slot that long goes elsewhere, or its client just then."""
+        active = set(self.admission.flights)
+
+        async def both() -> None:
+            for waiter in self.admission.overdue(self.loop.time() - older_s):
+                if waiter.outcome.done():
+                    continue  # it came in when an earlier one left
+                assert waiter.key not in active or self.refuses, "it has a slot"
+                assert self.elsewhere.try_enter(waiter.key)
+                self.admission.hand_over(waiter, self.elsewhere)
+            for request in self.are("waits") if cancelled else ():
+                request.task.cancel()
+
+        self.loop.run_until_complete(both())
+        self.run()
+
     def end(self, *, for_good: bool) -> None:
         async def end() -> None:
             (self.admission.close if for_good else self.admission.disperse)()
@@ -135,7 +154,7 @@ class World:
             self.run(1.0)  # longer than any pause
             assert self.are("in") or not self.are("waits"), "an idle engine, and somebody waits"
             self.check()
-        ends = {"served", "Late", "Over", "QueueFull", "cancelled"}
+        ends = {"served", "Late", "Over", "QueueFull", "Taken", "cancelled"}
         assert ends >= {request.how for request in self.requests}
         assert (0, 0, {}) == (self.admission.in_flight, self.admission.waiting, self.admission.flights)
         self.loop.close()
@@ -151,6 +170,7 @@ class World:
         assert counts == Counter(self.admission.flights)
         assert counts.total() == self.admission.in_flight
         assert len(self.are("waits")) == self.admission.waiting
+        assert Counter(request.key for request in self.are("Taken")) == Counter(self.elsewhere.flights)
         assert {k: n for k, n in counts.items() if k is not None} == self.admission.active
 
     def no_bound_is_passed(self) -> None:
@@ -186,9 +206,11 @@ class World:
     def _ask(self, request: Request, *, front: bool = False, since: float | None = None) -> None:
         async def enter() -> None:
             try:
-                await self.admission.enter(request.key, request.deadline, front=front, since=since)
+                await self.admission.enter(
+                    request.key, request.deadline, front=front, since=since, movable=True
+                )
                 request.how = "in"
-            except (Late, Over, QueueFull) as error:
+            except (Late, Over, QueueFull, Taken) as error:
                 request.how = type(error).__name__
             except asyncio.CancelledError:
                 request.how = "cancelled"
@@ -244,6 +266,11 @@ class Everything(RuleBasedStateMachine):
         assert self.world is not None
         self.world.refuse(data.draw(st.sampled_from(self.are("in"))), again=again, aged=aged)
 
+    @rule(older_s=st.sampled_from([0.0, 0.5]), cancelled=st.booleans())
+    def hand_over(self, older_s: float, cancelled: bool) -> None:
+        assert self.world is not None
+        self.world.hand_over(older_s, cancelled=cancelled)
+
     @rule(seconds=st.sampled_from([0.01, 0.3, 1.1, 3.0]))
     def pass_time(self, seconds: float) -> None:
         assert self.world is not None
@@ -293,6 +320,8 @@ def test_what_must_always_hold_holds_for_long(seed: int) -> None:
             world.refuse(draw.choice(inside), again=draw.random() < 0.8, aged=draw.random() < 0.5)
         elif what < 0.855:
             world.end(for_good=False)
+        elif what < 0.88:
+            world.hand_over(draw.choice([0.0, 0.5]), cancelled=draw.random() < 0.3)
         else:
             world.run(draw.choice([0.01, 0.01, 0.3, 1.1]))
         world.check()

@@ -143,19 +143,23 @@ def test_a_version_in_the_cache_goes_first_but_nobody_is_passed_over_twice() -> 
 # --- a fleet ---
 
 
-def dealt(versions: list[int], *, spill: bool) -> list[int]:
-    """Which engine each of these requests goes to, one after the other; two engines have one slot each."""
+def homes_of_two(spill_after_s: float | None) -> Homes:
+    """Two engines with one slot each, and eight versions."""
     shape = replace(SHAPE, max_loras=1)
-    homes = Homes(shape, 2, 8, place_every_s=5.0, keep=0.9, spill=spill)
-    return [homes.arrived(asked(version)) for version in versions]
+    return Homes(shape, 2, 8, place_every_s=5.0, keep=0.9, spill_after_s=spill_after_s)
 
 
 def test_a_request_goes_home_and_waits_there_or_spills_to_an_engine_with_a_free_slot() -> None:
-    at = {version: dealt([version], spill=False)[0] for version in range(8)}
-    one, other = [version for version in at if at[version] == at[0]][:2]
-    assert [at[0], at[0]] == dealt([one, other], spill=False)
-    assert [at[0], 1 - at[0]] == dealt([one, other], spill=True)
-    assert [at[0], 1 - at[0], at[0]] == dealt([one, other, one], spill=True)
+    at = {version: homes_of_two(None).arrived(asked(version)) for version in range(8)}
+    one, other, third = [version for version in at if at[version] == at[0]][:3]
+    patient, spills = homes_of_two(None), homes_of_two(0.5)
+    for homes in (patient, spills):
+        assert [at[0], at[0]] == [homes.arrived(asked(version)) for version in (one, other)]
+        assert set() == homes.passed(0.4)
+    assert set() == patient.passed(9.0)
+    assert {1 - at[0]} == spills.passed(0.5)
+    assert at[0] == spills.arrived(asked(third))
+    assert set() == spills.passed(0.6), "a full fleet does not spill"
 
 
 def scene(exponent: float, *, slots: int = 4, cache: int = 16) -> Scene:
