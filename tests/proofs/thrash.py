@@ -25,19 +25,22 @@ from tests.proofs.raw import WITH_KEY, counters, house_engines, raw_engines
 from tests.proofs.result import Result, median, percentile
 
 ROUNDS = int(os.environ.get("THRASH_ROUNDS", "5"))
-CELL_S = float(os.environ.get("THRASH_S", "14"))
+CELL_S = float(os.environ.get("THRASH_S", "12"))
 WARM_S = float(os.environ.get("THRASH_WARM_S", "5"))
 OPEN_S = float(os.environ.get("THRASH_OPEN_S", "60"))
-LIMIT_S = float(os.environ.get("THRASH_LIMIT_S", "1250"))
+LIMIT_S = float(os.environ.get("THRASH_LIMIT_S", "1300"))
 """After this much time no further round begins; the page says how many there were. What follows takes
-5 minutes more."""
-ENGINES, SLOTS, ADAPTERS, CLIENTS = 2, 4, 64, 24
+6 minutes more."""
+ENGINES, SLOTS, ADAPTERS, CLIENTS = 2, 4, 64, 64
 CACHES = (32, 4)
 MIXES: Mapping[str, float] = {"zipf": 1.0, "uniform": 0.0}
 """The exponent s of adapter k's share, k^-s."""
 PROMPT, TOKENS = 16, 24
-SHARE = 0.6
-"""Of the requests a second that Hotswap did when full: the rate at which time to first token is measured."""
+PATIENCE_S = 120.0
+"""vLLM lets requests wait for ever, so ours may for as long as a window takes."""
+SHARES = (0.5, 0.7)
+"""Of the requests a second that Hotswap did when full: rates at which time to first token is measured. The
+first is judged: above it slots are taken so much of the time that only more slots would help."""
 OURS, TURNS = "Hotswap", "round-robin"
 
 
@@ -77,14 +80,14 @@ def prove(folder: Path, base: Path, data: Path | None) -> Result:
         "on both, requests dealt out in turn by the driver itself, without a gateway, which favours it. Both "
         f"sides get the same requests in the same order, in windows of {CELL_S:g} s after {WARM_S:g} s of "
         "the same load, by turns, both orders. Medians (lowest to highest). Time to first token: open loop, "
-        f"Poisson, at {SHARE:.0%} of what Hotswap did when full, against the same plan on a house of "
+        f"Poisson, at {SHARES[0]:.0%} of what Hotswap did when full, against the same plan on a house of "
         f"the same engines with {ADAPTERS} slots each, where no request waits for one.",
     )
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     adapters = {f"adapter-{i}": path for i, path in enumerate(variants(base, folder / "adapters", ADAPTERS))}
-    rates: dict[str, float] = {}
-    contended: dict[str, list[float]] = {}
+    full: dict[str, float] = {}
+    contended: dict[tuple[str, float], list[float]] = {}
     for at, cache in enumerate(CACHES):
         left_s = (LIMIT_S - (time.monotonic() - began)) / (len(CACHES) - at)
         with _house(folder / f"cache-{cache}", base, adapters, slots=SLOTS, cache=cache) as house:
@@ -98,20 +101,23 @@ def prove(folder: Path, base: Path, data: Path | None) -> Result:
             _judge(result, cache, done)
             if cache == CACHES[0]:
                 for mix in MIXES:
-                    full = [cell.requests / cell.seconds for cell in done[mix][OURS]]
-                    rates[mix] = SHARE * median(full)
-                    contended[mix] = _open(house, mix, rates[mix], result, f"{mix}, {SLOTS} slots")
+                    full[mix] = median([cell.requests / cell.seconds for cell in done[mix][OURS]])
+                    for share in SHARES:
+                        waits = _open(house, mix, share * full[mix], result, f"{mix}, {SLOTS} slots")
+                        contended[mix, share] = waits
                     _tell(f"open loop, {mix}", began)
     with _house(folder / "enough", base, adapters, slots=ADAPTERS, cache=ADAPTERS) as house:
-        for mix in MIXES:
-            calm = _open(house, mix, rates[mix], result, f"{mix}, {ADAPTERS} slots")
-            worst, usual = percentile(contended[mix], 0.99), percentile(calm, 0.99)
-            result.must(
-                f"{mix}: TTFT p99 ≤ 4 x the p99 with enough slots",
-                worst <= 4 * usual,
-                f"{worst * 1e3:.0f} ms against {usual * 1e3:.0f} ms, {worst / usual:.1f} x "
-                f"(n={len(contended[mix])})",
+        for (mix, share), waits in contended.items():
+            calm = _open(house, mix, share * full[mix], result, f"{mix}, {ADAPTERS} slots")
+            worst, usual = percentile(waits, 0.99), percentile(calm, 0.99)
+            said = (
+                f"{worst * 1e3:.0f} ms against {usual * 1e3:.0f} ms, {worst / usual:.1f} x (n={len(waits)})"
             )
+            called = f"{mix}, {share:.0%} of full: TTFT p99 ≤ 4 x the p99 with enough slots"
+            if share == SHARES[0]:
+                result.must(called, worst <= 4 * usual, said)
+            else:
+                result.figure(called, said)
     result.figure("took", f"{(time.monotonic() - began) / 60:.0f} minutes")
     return result
 
@@ -122,6 +128,7 @@ def _house(folder: Path, base: Path, adapters: Mapping[str, Path], *, slots: int
         "HOTSWAP_ENGINE__COUNT": str(ENGINES),
         "HOTSWAP_ENGINE__MAX_LORAS": str(slots),
         "HOTSWAP_ENGINE__MAX_CPU_LORAS": str(cache),
+        "HOTSWAP_FLEET__QUEUE_TIMEOUT_S": str(PATIENCE_S),
         **WITH_KEY,
     }
     with House(folder, base, settings) as house:
