@@ -18,6 +18,7 @@ from deltalake import DeltaTable, QueryBuilder
 
 from gateway.traffic.lake import COLUMNS, Lake, batches_of, table_of
 from gateway.traffic.query import Forgotten, Wanted, cursor_of, ordered, where
+from gateway.traffic.record import IMPORTED
 from gateway.traffic.row import Row, rows_in
 from gateway.traffic.segment import CLOSED, OPEN, Damage, NotASegment, number_of
 
@@ -25,8 +26,8 @@ BRIEF = tuple(name for name in COLUMNS if name not in ("messages", "tools", "par
 """Columns of a list: what is about an exchange."""
 READING = "reading-"
 """Folders in the journal's, for as long as something is read."""
-STATS = """
-SELECT route, version,
+STATS = f"""
+SELECT route, version, starts_with(engine, '{IMPORTED}') AS imported,
        count(*) AS requests,
        count(*) FILTER (WHERE error <> '') AS errors,
        coalesce(sum(prompt), 0) AS prompt,
@@ -34,10 +35,11 @@ SELECT route, version,
        coalesce(sum(cached), 0) AS cached,
        approx_percentile_cont(ttft_ms, 0.5) AS ttft_p50_ms,
        approx_percentile_cont(ttft_ms, 0.95) AS ttft_p95_ms,
-       approx_percentile_cont(duration_ms, 0.5) AS duration_p50_ms,
-       approx_percentile_cont(duration_ms, 0.95) AS duration_p95_ms
+       approx_percentile_cont(nullif(duration_ms, 0.0), 0.5) AS duration_p50_ms,
+       approx_percentile_cont(nullif(duration_ms, 0.0), 0.95) AS duration_p95_ms
 """
-"""Of a route and version: counts, tokens, and quantiles by t-digest (accurate to about a percent)."""
+"""Of a route and version: counts, tokens, and quantiles by t-digest (accurate to about a percent). What was
+imported is counted apart, and took no time of ours."""
 
 
 class Reader:
@@ -62,9 +64,9 @@ class Reader:
         yield from _dicts(self._query(f"{sql} FROM exchanges WHERE {self._where(wanted)} {ordered(wanted)}"))
 
     def stats(self, wanted: Wanted) -> list[dict[str, Any]]:
-        """One row for each route and version, the most used first."""
-        sql = f"{STATS} FROM exchanges WHERE {self._where(wanted)} GROUP BY route, version"
-        return list(_dicts(self._query(f"{sql} ORDER BY requests DESC, route, version")))
+        """One row for each route and version, served or imported, the most used first."""
+        sql = f"{STATS} FROM exchanges WHERE {self._where(wanted)} GROUP BY route, version, imported"
+        return list(_dicts(self._query(f"{sql} ORDER BY requests DESC, route, version, imported")))
 
     def export(self, wanted: Wanted) -> Iterator[bytes]:
         """Whole exchanges as JSON Lines in OpenAI's chat format: `messages` ends with the answer."""

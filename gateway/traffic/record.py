@@ -12,6 +12,9 @@ import msgspec
 FULL, METADATA = 2, 1
 """What a record holds: messages too, or only what is about them."""
 
+IMPORTED = "import/"
+"""What `engine` begins with where none of ours answered; the file's name follows. No engine has a slash."""
+
 
 class Exchanged(msgspec.Struct, array_like=True, tag="exchange", gc=False, frozen=True):
     """One exchange. Times are seconds: `at` since 1970, the others since `at`; None: it did not get so far.

@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.traffic import answer
 from gateway.traffic.answer import Answer
-from gateway.traffic.record import METADATA, Exchanged, decode
+from gateway.traffic.record import IMPORTED, METADATA, Exchanged, decode
 from gateway.traffic.segment import Damage, records
 from gateway.traffic.unit import unit_of
 
@@ -33,7 +33,8 @@ class Row(TypedDict):
     `messages`, `tools`, `parameters`, `metadata` and `response` are JSON; the last is a list of assistant
     messages, one a choice. `error` is a code: of the refusal, of an event in the stream, or `engine_lost` or
     `client_left` of an answer that is not whole. Times are milliseconds from the request's head. `completion`
-    of an answer without usage is the number of its deltas, and `counted` false then.
+    of an answer without usage is the number of its deltas, and `counted` false then. `engine` of an exchange
+    that none of ours answered is `import/` and the name of the file that it came with.
     """
 
     id: str
@@ -119,6 +120,11 @@ def row_of(record: Exchanged) -> Row:
         metadata=_text(request["metadata"]) if "metadata" in request else None,
         response=_text(said.messages) if said.messages else None,
     )
+
+
+def imported(row: Row) -> bool:
+    """Whether it was brought from elsewhere: we have not served it, and it cost us nothing."""
+    return row["engine"].startswith(IMPORTED)
 
 
 def rows_in(path: Path, damage: Damage) -> Iterator[Row]:

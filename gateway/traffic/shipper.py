@@ -24,7 +24,7 @@ from arro3.core import RecordBatch
 from gateway.traffic.journal import close_left, take, writers
 from gateway.traffic.lake import Lake, batches_of
 from gateway.traffic.rollup import Group, Rollups, Sums, add_row
-from gateway.traffic.row import Row, rows_in
+from gateway.traffic.row import Row, imported, rows_in
 from gateway.traffic.segment import CLOSED, Damage, NotASegment, number_of, read_header
 
 log = logging.getLogger("hotswap.traffic")
@@ -85,11 +85,12 @@ class Shipper:
         sums: dict[Group, Sums] = {}
 
         def rows() -> Iterator[Row]:
-            """Those that the lake lacks; on the way those that the roll-ups lack are summed up."""
+            """Those that the lake lacks; on the way those that the roll-ups lack are summed up, but
+            for imported ones: sums are of what was served."""
             for number, row in _rows(segments, writer, min(in_lake, counted), done):
                 if not self._keeps(row):
                     continue
-                if number > counted:
+                if number > counted and not imported(row):
                     add_row(sums, row)
                 if number > in_lake:
                     yield row
