@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, Protocol
 
-from fastapi import Depends, FastAPI, Query, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.errors import TooLarge
 from gateway.traffic.feedback import Feedback, bare
 from gateway.traffic.forgetting import Forgetting
+from gateway.traffic.imports import MAX_PIECE_BYTES, Import, Imports
 from gateway.traffic.policy import Capture, Kind, Policies, Redact, Rule
 from gateway.traffic.query import Wanted, one
 from gateway.traffic.readers import Readers
@@ -32,6 +34,8 @@ class Traffic(Protocol):
     def feedback(self) -> Feedback: ...
     @property
     def forgetting(self) -> Forgetting: ...
+    @property
+    def imports(self) -> Imports: ...
 
 
 class NewRule(BaseModel):
@@ -132,6 +136,21 @@ def add_traffic(app: FastAPI, traffic: Traffic) -> None:
         first = await anext(pieces, b"")  # a refusal is answered as one, not in the middle of a stream
         return StreamingResponse(_chained(first, pieces), media_type=JSONL)
 
+    @app.post("/admin/v1/traffic/import")
+    async def import_(
+        request: Request,
+        route: str,
+        source: str,
+        tenant: str = "default",
+        consent: str | None = None,
+        unit_field: str = "",
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Body: JSON Lines, a piece of the file `source`. Each exchange is imported once, however often it is
+        sent; lines that cannot be are told with their number in the piece and why."""
+        wanted = Import(route, source, tenant, consent, unit_field, dry_run)
+        return await traffic.imports.take(wanted, await _piece(request))
+
     @app.get("/admin/v1/traffic/policies")
     async def policies() -> dict[str, Any]:
         """What holds where nothing else is said, and every rule."""
@@ -172,6 +191,16 @@ def add_traffic(app: FastAPI, traffic: Traffic) -> None:
         found = await decoded("show", wanted)
         said = await traffic.feedback.of([found["id"]])
         return {**found, "feedback": said.get(found["id"])}
+
+
+async def _piece(request: Request) -> bytes:
+    """The body. Raises `TooLarge` before all of it is there."""
+    piece = bytearray()
+    async for chunk in request.stream():
+        piece += chunk
+        if len(piece) > MAX_PIECE_BYTES:
+            raise TooLarge(f"A piece of a file has at most {MAX_PIECE_BYTES:,} bytes; send several.")
+    return bytes(piece)
 
 
 async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

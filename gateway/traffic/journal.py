@@ -130,10 +130,10 @@ class Journal:
     def start(self) -> None:
         """Takes a writer's folder, closes what was left open there, and begins. Raises `JournalError`."""
         try:
-            self._folder, self._lock = _own(self._root)
+            self._folder, self._lock = own(self._root)
             self._writer = uuid.UUID(self._folder.name)
             close_left(self._folder)
-            self._number = _last_number(self._folder)
+            self._number = last_number(self._folder)
             self._begin()
         except OSError as error:
             raise JournalError(
@@ -247,10 +247,7 @@ class Journal:
     def _begin(self) -> None:
         """A new segment. Its number is on disk before it is: no number is ever given twice."""
         self._number += 1
-        number = self._folder / NUMBER
-        fresh = number.with_suffix(".new")
-        fresh.write_text(f"{self._number}\n")
-        fresh.replace(number)
+        note_number(self._folder, self._number)
         self._path = self._folder / file_name(self._number, OPEN)
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -292,7 +289,7 @@ class Journal:
         try:
             os.fdatasync(fd)
             if new:
-                _sync_folder(self._folder)
+                sync_folder(self._folder)
         except OSError as error:
             log.error("the journal could not be made durable: %s", error.strerror)  # noqa: TRY400
 
@@ -345,7 +342,8 @@ def take(folder: Path) -> Lock | None:
     return lock
 
 
-def _own(root: Path) -> tuple[Path, Lock]:
+def own(root: Path) -> tuple[Path, Lock]:
+    """A writer's folder that nobody else writes in, and its lock, held. Raises `OSError`."""
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     for folder in [*writers(root), root / str(uuid.uuid4())]:
         lock = take(folder)
@@ -354,11 +352,19 @@ def _own(root: Path) -> tuple[Path, Lock]:
     raise AssertionError("a folder with a new name was taken")
 
 
-def _last_number(folder: Path) -> int:
+def last_number(folder: Path) -> int:
+    """The newest that was given in a writer's folder."""
     given = [number_of(path) for kind in (OPEN, CLOSED) for path in folder.glob(f"*{kind}")]
     number = folder / NUMBER
     text = number.read_text().strip() if number.exists() else ""
     return max([*given, int(text) if text.isdigit() else 0])
+
+
+def note_number(folder: Path, number: int) -> None:
+    """So that it is never given again, whatever becomes of its segment."""
+    fresh = (folder / NUMBER).with_suffix(".new")
+    fresh.write_text(f"{number}\n")
+    fresh.replace(folder / NUMBER)
 
 
 def _close(path: Path, *, empty: bool) -> None:
@@ -366,10 +372,11 @@ def _close(path: Path, *, empty: bool) -> None:
         path.unlink(missing_ok=True)
     else:
         path.replace(path.with_suffix(CLOSED))
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Makes names in it durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

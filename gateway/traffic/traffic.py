@@ -7,22 +7,24 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Column, LargeBinary, MetaData, SmallInteger, Table, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.requestid import when
 from gateway.settings import Settings
 from gateway.supervise import Child, keep
 from gateway.traffic.cleaner import Cleaner
 from gateway.traffic.feedback import Feedback
 from gateway.traffic.forgetting import Forgetting
+from gateway.traffic.imports import Imports
 from gateway.traffic.journal import Journal
 from gateway.traffic.place import lake_place
 from gateway.traffic.policy import Policies, Policy
-from gateway.traffic.query import one
+from gateway.traffic.query import NEAR_S, Wanted, one
 from gateway.traffic.readers import Readers
 from gateway.traffic.recorder import Recorder
 from gateway.traffic.ship import Shipping
@@ -53,6 +55,7 @@ class Traffic:
 
     def __init__(self, settings: Settings, engine: AsyncEngine, base: str, counters: Counters) -> None:
         traffic = settings.traffic
+        self._settings = settings
         self._engine = engine
         self._base = base
         self._counters = counters
@@ -80,12 +83,22 @@ class Traffic:
         self._cleaner = Cleaner(self._journal, salt)
         self.forgetting = Forgetting(self._engine, salt)
         await self.forgetting.refresh()
+        self.imports = Imports(
+            self._engine,
+            self._settings.journal_path,
+            self.policies,
+            salt,
+            self._known,
+            journal_bytes=self._settings.traffic.journal_bytes,
+        )
+        await self.imports.start()
         await asyncio.to_thread(self._journal.start)
         self._cleaner.start()
         self.recorder = Recorder(self._journal, self.policies, self._base, self._cleaner.clean)
 
     async def stop(self) -> None:
         """Everything that was handed over is in closed segments then."""
+        await self.imports.stop()
         await self.readers.stop()
         await self._cleaner.stop()
         await asyncio.to_thread(self._journal.stop)
@@ -97,9 +110,22 @@ class Traffic:
             wanted = one(id)
         except ValueError:
             return None
+        found = await self._page(wanted)
+        return found[0] if found else None
+
+    async def _known(self, route: str, ids: Sequence[str]) -> set[str]:
+        """Which of these request ids are remembered of a route."""
+        if not ids:
+            return set()
+        times = [when(id).timestamp() for id in ids]
+        since, until = max(0.0, min(times) - NEAR_S), max(times) + NEAR_S
+        found = await self._page(Wanted(route=route, ids=tuple(ids), since=since, until=until, limit=None))
+        return {row["id"] for row in found}
+
+    async def _page(self, wanted: Wanted) -> list[dict[str, Any]]:
         pieces = [piece async for piece in self.readers.ask("page", wanted, self.forgetting.now)]
         found: list[dict[str, Any]] = json.loads(b"".join(pieces))["data"]
-        return found[0] if found else None
+        return found
 
     async def refresh(self) -> None:
         """Takes over what other gateways have changed."""
