@@ -14,6 +14,7 @@ from urllib.parse import quote
 import click
 
 from gateway.cli.client import Gateway, as_json_option, fail, find, say, show, table
+from gateway.cli.traffic_import import import_
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -56,7 +57,10 @@ def filters(command: Decorated) -> Decorated:
 
 @click.group()
 def traffic() -> None:
-    """What was asked and answered: list it, look at it, count it, export it."""
+    """What was asked and answered: list it, look at it, count it, export it, import it."""
+
+
+traffic.add_command(import_)
 
 
 @traffic.command()
@@ -233,6 +237,8 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
     how = row["error"] or row["finish_reason"] or str(row["status"])
     first = "-" if row["ttft_ms"] is None else f"{row['ttft_ms']:.0f} ms"
     took = f"{row['duration_ms']:.0f} ms"
+    if row["engine"].startswith("import/"):
+        how, took = "imported", "-"
     return (row["at"], row["id"], row["version"], row["unit"][:24], tokens, first, took, how)
 
 
@@ -268,7 +274,7 @@ def _counted(rows: list[dict[str, Any]]) -> Iterator[str]:
         [
             (
                 row["route"],
-                row["version"],
+                f"{row['version']} (imported)".strip() if row["imported"] else row["version"],
                 f"{row['requests']:,}",
                 f"{row['errors']:,}",
                 f"{row['prompt']:,}",
