@@ -60,8 +60,10 @@ class Reader:
         """Rows as dictionaries, in order; times as `at` (RFC 3339) and `at_us` (microseconds since 1970)."""
         names = [name for name in columns if name != "at"]
         chosen = ", ".join(f'"{name}"' for name in names)
-        sql = f"SELECT to_char(at, '%Y-%m-%dT%H:%M:%S%.3fZ') AS at, cast(at AS bigint) AS at_us, {chosen}"
-        yield from _dicts(self._query(f"{sql} FROM exchanges WHERE {self._where(wanted)} {ordered(wanted)}"))
+        # Not "AS at": ORDER BY would mean the text then, which has no microseconds and no statistics.
+        sql = f"SELECT to_char(at, '%Y-%m-%dT%H:%M:%S%.3fZ') AS said, cast(at AS bigint) AS at_us, {chosen}"
+        found = self._query(f"{sql} FROM exchanges WHERE {self._where(wanted)} {ordered(wanted)}")
+        yield from ({"at": row.pop("said"), **row} for row in _dicts(found))
 
     def stats(self, wanted: Wanted) -> list[dict[str, Any]]:
         """One row for each route and version, served or imported, the most used first."""

@@ -58,6 +58,19 @@ def test_both_are_read_as_one_the_newest_first(place: Place) -> None:
     assert place.ids(limit=1) == [new.id]
 
 
+def test_what_came_within_a_millisecond_is_in_order_and_on_one_page_only(place: Place) -> None:
+    given = [record(at=AT + number / 1e5) for number in range(9)]
+    place.ship(*given[::2])
+    place.journal(*given[1::2])
+    newest = [each.id for each in reversed(given)]
+    assert place.ids() == newest
+    first = place.reader.page(Wanted(limit=4))
+    second = place.reader.page(Wanted(limit=5, after=first["next"]))
+    assert [row["id"] for page in (first, second) for row in page["data"]] == newest
+    assert list(first["data"][0])[:2] == ["at", "at_us"]
+    assert first["data"][0]["at"] == "2026-11-18T11:06:40.000Z"
+
+
 def test_a_segment_that_is_in_the_lake_and_not_deleted_yet_is_read_once(place: Place) -> None:
     """The shipper was killed between its commit and the deletion."""
     given = record(1)
