@@ -24,6 +24,8 @@ from gateway.traffic.segment import CLOSED, OPEN, Damage, NotASegment, number_of
 
 BRIEF = tuple(name for name in COLUMNS if name not in ("messages", "tools", "parameters", "response"))
 """Columns of a list: what is about an exchange."""
+BATCH_ROWS = 1_000
+"""Rows that are read, and handed on, at a time: the memory of an export, and the largest piece of one."""
 READING = "reading-"
 """Folders in the journal's, for as long as something is read."""
 STATS = f"""
@@ -87,6 +89,7 @@ class Reader:
         names = ", ".join(f'"{name}"' for name in COLUMNS)
         with TemporaryDirectory(prefix=READING, dir=self._journal) as folder:
             query = QueryBuilder().register("lake", table)
+            query.execute(f"SET datafusion.execution.batch_size = {BATCH_ROWS}")
             source = f"SELECT {names} FROM lake"  # noqa: S608
             if beside:  # deltalake's engine reads tables and nothing else
                 query = query.register("journal", table_of(beside, folder))

@@ -12,7 +12,7 @@ from gateway.errors import BadRequest
 from gateway.traffic.journal import Journal
 from gateway.traffic.lake import Lake, batch_of
 from gateway.traffic.query import Wanted
-from gateway.traffic.reader import Reader
+from gateway.traffic.reader import BATCH_ROWS, Reader
 from gateway.traffic.record import METADATA, Exchanged, encode
 from gateway.traffic.row import row_of
 from gateway.traffic.segment import CLOSED, read_header
@@ -155,6 +155,13 @@ def test_an_export_has_whole_conversations_only(place: Place) -> None:
     assert first["tools"] == tools and first["metadata"]["route"] == "support"
     assert [message["role"] for message in second["messages"]] == ["user", "assistant"]
     assert second["messages"][0]["content"] == "Once"
+
+
+def test_an_export_comes_in_small_pieces(place: Place) -> None:
+    place.ship(*(record(number) for number in range(BATCH_ROWS + 1)))
+    pieces = list(place.reader.export(Wanted(limit=None)))
+    assert sum(piece.count(b"\n") for piece in pieces) == BATCH_ROWS + 1
+    assert max(piece.count(b"\n") for piece in pieces) <= BATCH_ROWS
 
 
 def test_stats_count_what_both_have(place: Place) -> None:
