@@ -28,6 +28,9 @@ DATABASE_URL = "HOTSWAP_SHIPPER_DATABASE_URL"
 COMPACT_AFTER = 100
 """Commits, each of which makes a small file a partition."""
 SLOWEST_RETRY_S = 30.0
+WRITER = {"DELTARS_MAX_CONCURRENT_WRITERS": "1", "DELTARS_WRITER_BATCH_CHANNEL_SIZE": "2"}
+"""For deltalake, which reads them once. With several writers it deals rows out by partition, and while one of
+them gets none, as when one partition is rewritten, it holds all that it has read in memory."""
 
 log = logging.getLogger("hotswap.traffic")
 
@@ -45,7 +48,7 @@ class Shipping:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self, database_url: str) -> dict[str, str]:
-        return {SETTINGS: json.dumps(asdict(self)), DATABASE_URL: database_url}
+        return {SETTINGS: json.dumps(asdict(self)), DATABASE_URL: database_url, **WRITER}
 
 
 def main() -> None:
