@@ -150,8 +150,8 @@ class Lake:
 
     def leave_out(self, part: str, condition: str) -> None:
         """Writes the partition `part` anew without the rows that `condition` means, as they come: memory does
-        not grow with it. Not by the table's own delete, whose condition, and with it what is to be forgotten,
-        would stand in the log.
+        not grow with it, given one writer (`gateway.traffic.ship.WRITER`). Not by the table's own delete,
+        whose condition, and with it what is to be forgotten, would stand in the log.
         """
         names = ", ".join(f'"{name}"' for name in COLUMNS)
         kept = f"SELECT {names} FROM lake WHERE {part} AND NOT ({condition})"  # noqa: S608
@@ -164,7 +164,7 @@ class Lake:
                 predicate=part,
                 target_file_size=FILE_BYTES,
                 writer_properties=_WRITER,
-                commit_properties=CommitProperties(max_commit_retries=0),
+                # Tried again by deltalake: what others add elsewhere is no reason to write it all anew.
             )
             return True
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from deltalake import QueryBuilder
+from deltalake import DeltaTable, QueryBuilder
 from sqlalchemy import Engine, create_engine, select
 
 from gateway.db import Database
@@ -18,11 +18,12 @@ from gateway.traffic.eraser import READERS_S, Eraser
 from gateway.traffic.feedback import Feedback
 from gateway.traffic.forgetting import ERASED, OPEN_S, Forgetting
 from gateway.traffic.journal import Journal
-from gateway.traffic.lake import Lake
+from gateway.traffic.lake import Lake, batch_of
 from gateway.traffic.query import Wanted
 from gateway.traffic.reader import Reader
 from gateway.traffic.record import Exchanged, encode
 from gateway.traffic.rollup import Rollups, rollups
+from gateway.traffic.row import row_of
 from gateway.traffic.shipper import Shipper
 from gateway.traffic.unit import hashed
 from tests.traffic.records import record
@@ -213,6 +214,28 @@ async def test_a_query_that_has_begun_may_finish_and_then_the_files_go(place: Pl
     assert eraser.erase() == 0
     (wish,) = await place.forgetting.list()
     assert wish["erased_at"] is not None and place.files_with("alice") == []
+
+
+async def test_what_others_add_to_other_partitions_meanwhile_does_not_stop_a_rewrite(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.journal(of("alice"), of("bob", 1))
+    place.work()
+    await place.forgetting.add("unit", "alice", "default")
+    real, others = Lake.table, Lake(place.lake.uri)
+    (part,) = real(others).partitions()
+
+    def looked(self: Lake) -> DeltaTable:
+        table = real(self)
+        if self is place.lake:
+            others.append([batch_of([row_of(of("carol", route="other"))])], "another", table.version() + 1)
+        return table
+
+    monkeypatch.setattr("gateway.traffic.lake.ATTEMPTS", 1)
+    monkeypatch.setattr(Lake, "table", looked)
+    place.lake.leave_out(f"route = '{part['route']}'", "unit = 'alice'")
+    monkeypatch.undo()
+    assert sorted(place.units()) == ["bob", "carol"]
 
 
 async def test_in_the_end_the_wish_forgets_the_value_itself(place: Place) -> None:
