@@ -37,6 +37,7 @@ PROOFS = (
     "redaction",
     "capture",
     "remembered",
+    "millions",
 )
 
 
