@@ -7,7 +7,6 @@ it. Nothing touches a disk here, and what comes out is cleaned already where the
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from gateway.supervise.background import step_back
 from gateway.traffic.answer import CHAT
 from gateway.traffic.cleaner import cleaned
 from gateway.traffic.foreign import Foreign, Unusable, read
@@ -153,7 +153,7 @@ def _id(at: float, key: str) -> str:
 
 
 def main() -> None:
-    os.nice(19)  # requests come first
+    step_back()  # requests come first
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     sys.stdout.buffer.write(msgspec.msgpack.encode(prepare(job, sys.stdin.buffer.read())))
 

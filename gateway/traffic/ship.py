@@ -20,6 +20,7 @@ from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.supervise import log_to
+from gateway.supervise.background import step_back
 from gateway.traffic.journal import take
 
 SETTINGS = "HOTSWAP_SHIPPER_SETTINGS"
@@ -52,7 +53,7 @@ class Shipping:
 
 
 def main() -> None:
-    os.nice(19)  # what is shipped later is shipped all the same; requests come first
+    step_back()  # what is shipped later is shipped all the same; requests come first
     wanted = Shipping(**json.loads(os.environ[SETTINGS]))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
