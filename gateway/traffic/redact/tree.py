@@ -52,7 +52,7 @@ def _object(members: dict[Any, Any], depth: int, counts: Counts) -> dict[Any, An
     for name, value in members.items():
         key = _name(name, counts)
         if key in result:
-            key = _free(str(key), result, last)
+            key = free_name(str(key), result, last)
         if name in TOKENS and isinstance(value, dict | list | tuple):
             result[key] = _replaced(Kind.TOKENS, counts) if value else value
         else:
@@ -70,7 +70,7 @@ def _name(name: Any, counts: Counts) -> Any:
     return _number(name, "", counts) if isinstance(name, int | float) else name
 
 
-def _free(name: str, taken: dict[Any, Any], last: dict[str, int]) -> str:
+def free_name(name: str, taken: dict[Any, Any], last: dict[str, int]) -> str:
     """`name` with a number behind that no member has; `last` remembers where to go on."""
     number = last.get(name, 1) + 1
     while f"{name} ({number})" in taken:
