@@ -73,7 +73,7 @@ $(VENV)/.runtime: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
-	@$(STAGE) 'installing the tools that test and check' $(PIP) install -c constraints.txt -e '.[dev,lake,loadtest]'
+	@$(STAGE) 'installing the tools that test and check' $(PIP) install -c constraints.txt -e '.[dev,lake,loadtest,presidio]'
 	@touch $@
 
 # Pin what .venv holds now; run it after an upgrade, when all tests have passed.

@@ -12,9 +12,9 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 ENVIRONMENT_PREFIX = "HOTSWAP_"
 DEFAULT_FILE = "hotswap.toml"
@@ -151,6 +151,29 @@ class RegistrySettings(Section):
     keep_versions: int = Field(5, ge=1, description="newest versions of an adapter that collection keeps")
 
 
+class PresidioSettings(Section):
+    """A second tier of redaction: what strict routes leave is examined by presidio on its way to the lake."""
+
+    enabled: bool = Field(False, description="examine it; needs `pip install 'hotswap[presidio]'`")
+    languages: tuple[Annotated[str, Field(pattern="^[a-z]{2,3}$")], ...] = Field(
+        ("en",), min_length=1, description="each text is examined in every one of these"
+    )
+    models: dict[str, str] = Field(
+        {}, description="spaCy pipeline by language, a package or a folder; without one no names are found"
+    )
+    entities: tuple[str, ...] = Field(
+        (), description="what is taken out, as presidio calls it; empty: names and numbers of papers"
+    )
+    score: float = Field(0.4, gt=0, le=1, description="how sure presidio must be")
+
+    @model_validator(mode="after")
+    def _models_are_of_languages(self) -> PresidioSettings:
+        for language in self.models:
+            if language not in self.languages:
+                raise ValueError(f"there is a model for {language!r}, which is not one of `languages`")
+        return self
+
+
 class TrafficSettings(Section):
     """What is remembered of traffic, and where. `hotswap traffic policy` has rules for routes and keys."""
 
@@ -178,6 +201,7 @@ class TrafficSettings(Section):
     )
     segment_bytes: int = Field(64 * 2**20, ge=2**12, description="a segment of the journal is closed at this")
     segment_age_s: float = Field(10.0, gt=0, description="or at this age, and shipped to the lake")
+    presidio: PresidioSettings = Field(default_factory=PresidioSettings)
 
 
 class Settings(Section):

@@ -10,22 +10,28 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.supervise import log_to
 from gateway.supervise.background import step_back
 from gateway.traffic.journal import take
+from gateway.traffic.second import Examining, SecondTier, Unexamined
 
 SETTINGS = "HOTSWAP_SHIPPER_SETTINGS"
 DATABASE_URL = "HOTSWAP_SHIPPER_DATABASE_URL"
 
+EXAMINED_BYTES = 4 * 1024 * 1024
+"""Of segments in one commit where rows are examined on the way, which may take a minute."""
 COMPACT_AFTER = 100
 """Commits, each of which makes a small file a partition."""
 SLOWEST_RETRY_S = 30.0
@@ -33,13 +39,16 @@ WRITER = {"DELTARS_MAX_CONCURRENT_WRITERS": "1", "DELTARS_WRITER_BATCH_CHANNEL_S
 """For deltalake, which reads them once. With several writers it deals rows out by partition, and while one of
 them gets none, as when one partition is rewritten, it holds all that it has read in memory."""
 
+if TYPE_CHECKING:
+    from gateway.traffic.shipper import Shipped
+
 log = logging.getLogger("hotswap.traffic")
 
 
 @dataclass(frozen=True, slots=True)
 class Shipping:
     """What a gateway tells the process. `options` are deltalake's for its store: they may hold secrets, so
-    all of this goes by the environment."""
+    all of this goes by the environment. `examining`: what the second tier of redaction looks for."""
 
     journal: str
     lake: str
@@ -47,14 +56,20 @@ class Shipping:
     every_s: float = 5.0
     vacuum_hours: int = 24
     options: Mapping[str, str] = field(default_factory=dict)
+    examining: Examining | None = None
 
     def environment(self, database_url: str) -> dict[str, str]:
         return {SETTINGS: json.dumps(asdict(self)), DATABASE_URL: database_url, **WRITER}
 
 
+def told(environment: Mapping[str, str]) -> Shipping:
+    """What stands in the environment of the process."""
+    return msgspec.json.decode(environment[SETTINGS], type=Shipping)
+
+
 def main() -> None:
     step_back()  # what is shipped later is shipped all the same; requests come first
-    wanted = Shipping(**json.loads(os.environ[SETTINGS]))
+    wanted = told(os.environ)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -83,7 +98,7 @@ def _run(wanted: Shipping, engine: Engine, stop: threading.Event) -> None:
 
     lake = Lake(wanted.lake, wanted.options)
     eraser = Eraser(Path(wanted.journal), lake, engine)
-    shipper = Shipper(Path(wanted.journal), lake, Rollups(engine), keeps=eraser.keeps)
+    shipper = Shipper(Path(wanted.journal), lake, Rollups(engine), keeps=eraser.keeps, **_second(wanted))
     failures, commits, tidied = 0, 0, date.min
     while True:
         try:
@@ -102,7 +117,8 @@ def _run(wanted: Shipping, engine: Engine, stop: threading.Event) -> None:
                 if gone := lake.drop_expired(today):
                     log.info("their time is over: %s", ", ".join(gone))
                 tidied = today
-            failures = 0
+            _tell(done)
+            failures = failures + 1 if done.waiting else 0
         except (DeltaError, SQLAlchemyError, OSError) as error:
             failures += 1
             what = "Postgres" if isinstance(error, SQLAlchemyError) else f"the lake in {wanted.lake}"
@@ -112,9 +128,29 @@ def _run(wanted: Shipping, engine: Engine, stop: threading.Event) -> None:
             break
     # What was closed while we were told to stop. If it cannot be shipped now, the next process does it.
     try:
-        shipper.ship()
+        _tell(shipper.ship())
     except (DeltaError, SQLAlchemyError, OSError) as error:
         log.warning("the last segments stay in the journal: %s", _first_line(error))
+
+
+def _second(wanted: Shipping) -> dict[str, Any]:
+    """The second tier of redaction, as the shipper takes it, where there is to be one. What is wrong with it
+    is told now, and again when a row needs it."""
+    if wanted.examining is None:
+        return {}
+    # spaCy and presidio import torch where it is, for 350 MB and some seconds; what runs here needs none.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    second = SecondTier(wanted.examining)
+    try:
+        second.load()
+    except Unexamined as error:
+        log.error("%s. Exchanges of strict routes stay in the journal meanwhile", error)  # noqa: TRY400
+    return {"examine": second, "commit_bytes": EXAMINED_BYTES}
+
+
+def _tell(done: Shipped) -> None:
+    for why in done.waiting:
+        log.error("%s. The segment stays in the journal meanwhile", why)
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ A pass takes what is closed, writer by writer, in the order of their numbers:
 
 Killed anywhere, the next pass asks the lake and Postgres how far they are and goes on from there; nothing is
 acknowledged by anything else. What is away (the store, Postgres) is waited for: segments stay until both have
-them.
+them. So do those with a row that the second tier of redaction could not examine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from arro3.core import RecordBatch
@@ -25,6 +25,7 @@ from gateway.traffic.journal import close_left, take, writers
 from gateway.traffic.lake import Lake, batches_of
 from gateway.traffic.rollup import Group, Rollups, Sums, add_row
 from gateway.traffic.row import Row, imported, rows_in
+from gateway.traffic.second import Unexamined
 from gateway.traffic.segment import CLOSED, Damage, NotASegment, number_of, read_header
 
 log = logging.getLogger("hotswap.traffic")
@@ -39,17 +40,19 @@ FAULTS = ("read", "before commit", "after commit", "before roll-up", "after roll
 
 @dataclass(slots=True)
 class Shipped:
-    """What one pass did."""
+    """What one pass did; `waiting` says why segments of a writer stay, which others' do not wait for."""
 
     segments: int = 0
     rows: int = 0
     commits: int = 0
     damaged: int = 0
+    waiting: list[str] = field(default_factory=list)
 
 
 class Shipper:
-    """`keeps` says which rows go on; the others are left out. `fault` is called at each of `FAULTS`; tests
-    kill there."""
+    """`keeps` says which rows go on; the others are left out. `examine` gives what may be shipped of a row of
+    a strict route, or raises `Unexamined`. At most `commit_bytes` of segments go into a commit, or one.
+    `fault` is called at each of `FAULTS`; tests kill there."""
 
     def __init__(
         self,
@@ -58,12 +61,16 @@ class Shipper:
         rollups: Rollups,
         *,
         keeps: Callable[[Row], bool] = lambda row: True,
+        examine: Callable[[Row], Row] = lambda row: row,
+        commit_bytes: int = COMMIT_BYTES,
         fault: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._journal = journal
         self._lake = lake
         self._rollups = rollups
         self._keeps = keeps
+        self._examine = examine
+        self._commit_bytes = commit_bytes
         self._fault = fault
 
     def ship(self) -> Shipped:
@@ -74,8 +81,11 @@ class Shipper:
             if lock is not None:  # its process is gone: what it left open will not grow
                 close_left(folder)
                 lock.release()
-            while segments := _next(folder):
-                self._ship(folder.name, segments, done)
+            try:
+                while segments := _next(folder, self._commit_bytes):
+                    self._ship(folder.name, segments, done)
+            except Unexamined as error:
+                done.waiting.append(str(error))
         return done
 
     def _ship(self, writer: str, segments: Sequence[Path], done: Shipped) -> None:
@@ -93,7 +103,7 @@ class Shipper:
                 if number > counted and not imported(row):
                     add_row(sums, row)
                 if number > in_lake:
-                    yield row
+                    yield self._examine(row) if row["redacted"] else row
 
         batches: list[RecordBatch] = list(batches_of(rows(), BATCH_ROWS))
         if in_lake < newest:
@@ -112,14 +122,14 @@ class Shipper:
             self._fault("between deletions")
 
 
-def _next(folder: Path) -> list[Path]:
+def _next(folder: Path, commit_bytes: int) -> list[Path]:
     """The oldest closed segments that go into one commit."""
     chosen: list[Path] = []
     size = 0
     for path in sorted(folder.glob(f"*{CLOSED}"), key=number_of):
         with suppress(FileNotFoundError):  # another shipper was faster
             size += path.stat().st_size
-            if chosen and size > COMMIT_BYTES:
+            if chosen and size > commit_bytes:
                 break
             chosen.append(path)
     return chosen

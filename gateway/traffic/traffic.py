@@ -27,6 +27,7 @@ from gateway.traffic.policy import Policies, Policy
 from gateway.traffic.query import NEAR_S, Wanted, one
 from gateway.traffic.readers import Readers
 from gateway.traffic.recorder import Recorder
+from gateway.traffic.second import examining, missing
 from gateway.traffic.ship import Shipping
 from gateway.traffic.unit import new_salt
 
@@ -161,7 +162,11 @@ def keep_shipping(
         log=str(settings.log_path / "shipper.log"),
         every_s=settings.traffic.ship_every_s,
         options=place.options,
+        examining=examining(settings.traffic.presidio),
     )
+    if shipping.examining is not None and (problem := missing(shipping.examining)):
+        log.error("%s", problem)
+        say(f"{problem}. Exchanges of strict routes stay in the journal meanwhile")
 
     def child() -> Child:
         return Child(
