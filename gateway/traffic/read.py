@@ -24,7 +24,8 @@ OPERATIONS = ("page", "show", "stats", "export")
 
 
 class Question(msgspec.Struct, frozen=True):
-    """One of OPERATIONS, over a lake (`options` are deltalake's) and the journal beside it."""
+    """One of OPERATIONS, over a lake (`options` are deltalake's) and the journal beside it. `examined`: a
+    second tier of redaction stands between the two."""
 
     operation: str
     wanted: Wanted
@@ -32,6 +33,7 @@ class Question(msgspec.Struct, frozen=True):
     journal: str
     options: dict[str, str] = {}
     forgotten: tuple[Forgotten, ...] = ()
+    examined: bool = False
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -71,7 +73,8 @@ def answer(question: Question) -> Iterator[bytes]:
     from gateway.traffic.lake import COLUMNS, Lake
     from gateway.traffic.reader import Reader
 
-    reader = Reader(Lake(question.lake, question.options), Path(question.journal), question.forgotten)
+    lake = Lake(question.lake, question.options)
+    reader = Reader(lake, Path(question.journal), question.forgotten, examined=question.examined)
     wanted = question.wanted
     wanted.check()
     if question.operation == "page":

@@ -6,7 +6,7 @@ missing between them. Rows come in batches; nothing holds a whole result but a p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,7 @@ from gateway.traffic.lake import COLUMNS, Lake, batches_of, table_of
 from gateway.traffic.query import Forgotten, Wanted, cursor_of, ordered, where
 from gateway.traffic.record import IMPORTED
 from gateway.traffic.row import Row, rows_in
+from gateway.traffic.second import without_words
 from gateway.traffic.segment import CLOSED, OPEN, Damage, NotASegment, number_of
 
 BRIEF = tuple(name for name in COLUMNS if name not in ("messages", "tools", "parameters", "response"))
@@ -45,12 +46,16 @@ imported is counted apart, and took no time of ours."""
 
 
 class Reader:
-    """`forgotten` is honoured at once, before anything of it has been erased."""
+    """`forgotten` is honoured at once, before anything of it has been erased. Where rows are `examined` on
+    their way to the lake, those of strict routes have no words before."""
 
-    def __init__(self, lake: Lake, journal: Path, forgotten: tuple[Forgotten, ...] = ()) -> None:
+    def __init__(
+        self, lake: Lake, journal: Path, forgotten: tuple[Forgotten, ...] = (), *, examined: bool = False
+    ) -> None:
         self._lake = lake
         self._journal = journal
         self._forgotten = forgotten
+        self._row: Callable[[Row], Row] = without_words if examined else lambda row: row
 
     def page(self, wanted: Wanted, columns: tuple[str, ...] = BRIEF) -> dict[str, Any]:
         """Rows of `columns`, and the cursor of the next page, None after the last."""
@@ -105,7 +110,9 @@ class Reader:
             newest = {writer: table.transaction_version(writer) or 0 for writer in writers}
             unshipped = [path for path in paths if number_of(path) > newest[path.parent.name]]
             try:
-                return table, list(batches_of(row for path in sorted(unshipped) for row in _rows(path)))
+                return table, list(
+                    batches_of(self._row(row) for path in sorted(unshipped) for row in _rows(path))
+                )
             except FileNotFoundError:
                 continue  # shipped meanwhile, into a newer table than this one
 

@@ -29,6 +29,7 @@ class Readers:
     def __init__(self, settings: Settings) -> None:
         self._place = lake_place(settings)
         self._journal = str(settings.journal_path)
+        self._examined = settings.traffic.presidio.enabled
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._idle: list[tuple[Process, asyncio.TimerHandle]] = []
 
@@ -43,7 +44,13 @@ class Readers:
                 code="no_lake",
             )
         question = Question(
-            operation, wanted, place.uri, self._journal, dict(place.options), tuple(forgotten)
+            operation,
+            wanted,
+            place.uri,
+            self._journal,
+            dict(place.options),
+            tuple(forgotten),
+            self._examined,
         )
         async with self._turns:
             process = await self._process()
