@@ -60,6 +60,7 @@ def judge(facts: Facts) -> list[Finding]:
         _device(facts),
         _base(facts),
         _postgres(facts),
+        _presidio(facts),
         _size("disk", facts.disk_free, low=5 * GIB, least=GIB, of="free under the state folder"),
         _size("memory", facts.memory_available, low=4 * GIB, least=GIB, of="available"),
         _port(facts),
@@ -212,6 +213,15 @@ def _postgres(facts: Facts) -> Finding:
         return Finding("postgres", "ok", facts.database)
     found, _, advice = facts.database_problem.rpartition(": ")
     return Finding("postgres", "fail", found, advice)
+
+
+def _presidio(facts: Facts) -> Finding:
+    if not facts.presidio:
+        return Finding("presidio", "ok", "not needed: traffic.presidio is off")
+    if facts.presidio_problem:
+        advice = "correct it: exchanges of strict routes stay in the journal meanwhile"
+        return Finding("presidio", "fail", facts.presidio_problem, advice)
+    return Finding("presidio", "ok", "it loads, with what traffic.presidio names")
 
 
 def _size(name: str, size: int, *, low: int, least: int, of: str) -> Finding:

