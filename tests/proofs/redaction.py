@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gateway.traffic.redact import PATTERNS_VERSION, redact, redact_json
 from gateway.traffic.redact.kinds import CHECKSUMMED
+from tests.proofs import second_tier
 from tests.proofs.result import Result
 from tests.traffic.redact.adversarial import ADVERSARIAL
 from tests.traffic.redact.score import Score, score
@@ -36,7 +37,7 @@ def prove(folder: Path, base: Path, data: Path | None) -> Result:
         f"{EACH:,} each, in sentences and in tool arguments, beside what only looks like it; "
         f"{len(SEEDS)} seeds. Found means replaced to the letter, with nothing around it gone. Generator and "
         "patterns are by the same hand: the figures compare versions, they do not promise the same in real "
-        "traffic. Times are CPU time.",
+        "traffic. The second tier is presidio, as the shipper uses it. Times are CPU time.",
     )
     scores = [score(samples(seed, EACH)) for seed in SEEDS]
     for kind in MAKERS:
@@ -49,6 +50,7 @@ def prove(folder: Path, base: Path, data: Path | None) -> Result:
         result.must(f"{kind}: precision at least 98%, worst seed", precision >= 0.98, f"{precision:.2%}")
     result.figure("samples a seed", _sizes(scores[0]))
     _speed(result)
+    second_tier.prove(result, folder, ORDINARY)
     return result
 
 
