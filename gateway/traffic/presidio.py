@@ -64,6 +64,10 @@ class Presidio:
     cannot look for what is wanted."""
 
     def __init__(self, wanted: Examining) -> None:
+        self._slow = _Timeouts()
+        its_log = logging.getLogger("presidio-analyzer")
+        its_log.setLevel(logging.WARNING)
+        its_log.addFilter(self._slow)
         self._score = wanted.score
         self._pipelines = {
             language: _pipeline(language, wanted.models.get(language)) for language in wanted.languages
@@ -81,10 +85,6 @@ class Presidio:
         self._kept = re.compile(
             "|".join(re.escape(f"[{name}]") for name in [*map(str, Kind), *sorted(every)])
         )
-        self._slow = _Timeouts()
-        its_log = logging.getLogger("presidio-analyzer")
-        its_log.setLevel(logging.WARNING)
-        its_log.addFilter(self._slow)
         self._found = lru_cache(KEPT)(self._look)
         log.info(
             "the second tier looks for %s", "; ".join(f"{k}: {' '.join(v)}" for k, v in self.entities.items())

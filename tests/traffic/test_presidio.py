@@ -192,7 +192,8 @@ def test_a_text_that_comes_again_is_not_looked_at_again(
 
 def test_its_own_log_is_quiet(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """It would tell of every recognizer that it loads, and of every label that it does not know."""
-    with caplog.at_level(logging.INFO, "hotswap.traffic"):
+    logging.getLogger("presidio-analyzer").setLevel(logging.NOTSET)
+    with caplog.at_level(logging.INFO):
         Presidio(Examining(models={"en": pipeline(tmp_path)})).rewrite("for ten dollars")
     assert {"hotswap.traffic"} == {each.name for each in caplog.records}
     assert "the second tier looks for en: PERSON" in caplog.text

@@ -209,7 +209,9 @@ def test_an_error_names_the_exchange_and_quotes_nothing(second: SecondTier) -> N
         SecondTier(Examining(), lambda wanted: rewrite)(row)
     assert f"exchange {row['id']} could not be examined (ValueError in test_second.py:" in str(raised.value)
     assert f"hotswap traffic forget --request {row['id']}" in str(raised.value)
-    assert WHO not in str(raised.value) and raised.value.__suppress_context__
+    assert (
+        WHO not in str(raised.value) and raised.value.__suppress_context__ and raised.value.__cause__ is None
+    )
 
 
 def test_what_could_not_be_loaded_is_tried_again(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -81,7 +80,7 @@ def test_json_in_a_string_that_nobody_changes_stays_as_it_was_written() -> None:
 
 def test_of_a_member_that_is_there_twice_the_one_that_nobody_sees_goes() -> None:
     text = '{"who": "Alice Johnson", "who": "nobody"}'
-    assert {"who": "nobody"} == json.loads(rewritten(text, lambda text, name: text))
+    assert '{"who": "nobody"}' == rewritten(text, lambda text, name: text)
 
 
 @pytest.mark.parametrize("text", ["{not json}", "[1, 2", "[PERSON]"])
