@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from gateway.traffic.feedback import table as feedback
 from gateway.traffic.forgetting import ERASED, OPEN_S, forgotten_of, table
 from gateway.traffic.journal import unshipped_before
 from gateway.traffic.lake import Lake
-from gateway.traffic.query import FORGETTABLE, Forgotten, condition_of, quoted
+from gateway.traffic.query import FORGETTABLE, Forgotten, condition_of, quoted, together
 from gateway.traffic.rollup import make_nameless
 from gateway.traffic.row import Row
 
@@ -33,11 +35,27 @@ log = logging.getLogger("hotswap.traffic")
 READERS_S = 10.0
 """From a rewrite until the files before it go. A query of a table as it was has ended by then; a long export
 may not have, and is to be asked for again."""
+AT_ONCE = 10_000
+"""Ids in one statement: Postgres takes 65,535 parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A wish that can be fulfilled now, by its id; `closing`, for the last time."""
+
+    id: str
+    wish: Forgotten
+    closing: bool
 
 
 class Eraser:
     """Blocking. The shipper asks `keeps` of every row; `erase` fulfils what can be fulfilled now. `clock`
-    gives seconds since 1970."""
+    gives seconds since 1970.
+
+    What is due is fulfilled together, and what comes meanwhile waits until the old files of that are gone:
+    apps may ask for one request after the other, and each rewrite leaves files behind that are as long as
+    what it wrote.
+    """
 
     def __init__(
         self,
@@ -54,71 +72,106 @@ class Eraser:
         self._readers_s = readers_s
         self._clock = clock
         self._rewritten = clock()  # a process before this one may have, just before it was killed
-        self._held: tuple[Forgotten, ...] = ()
+        self._waiting: list[Due] = []  # for the old files to go
+        self._held: list[Forgotten] = []
+        self._requests: dict[tuple[str, str], float] = {}
         self._left_out: list[str] = []
 
     def look(self) -> None:
         """Reads the wishes that hold. Raises SQLAlchemy's errors."""
-        self._held = tuple(forgotten_of(row) for row in self._rows())
+        held = [forgotten_of(row) for row in self._rows()]
+        self._held = [each for each in held if each.kind != "request"]
+        self._requests = {(each.tenant, each.value): each.until for each in held if each.kind == "request"}
 
     def keeps(self, row: Row) -> bool:
         """Whether the row may go to the lake."""
-        kept = not any(_means(each, row) for each in self._held)
+        until = self._requests.get((row["tenant"], row["id"]), 0.0)
+        kept = row["at"] > until * 1e6 and not any(_means(each, row) for each in self._held)
         if not kept:
             self._left_out.append(row["id"])
         return kept
 
     def erase(self) -> int:
         """Fulfils wishes; how many rows went. Raises what the store and the database raise."""
-        erased = 0
-        self._forget_feedback(self._left_out)
+        self._forget_said(self._left_out)
         self._left_out = []
-        for row in self._rows():
-            wish = forgotten_of(row)
-            closing = self._clock() > wish.until + OPEN_S
-            if (row.erased_at is not None and not closing) or unshipped_before(self._journal, wish.until):
-                continue
-            rows = self._from_lake(wish)
-            erased += rows
-            if rows:
-                self._rewritten = self._clock()
-                self._count(row.id, rows)
-            if self._clock() >= self._rewritten + self._readers_s:
-                self._lake.vacuum(0)
-                self._note(row.id, wish, closing=closing)
+        if self._waiting:
+            if not self._settled():
+                return 0
+            self._finish()
+        due = self._due()
+        of: dict[Forgotten, list[Due]] = {}
+        for each in due:
+            of.setdefault(each.wish, []).append(each)
+        erased = sum(self._from_lake(wishes, of) for wishes in together(of))
+        self._waiting = due
+        if due and self._settled():
+            self._finish()
         return erased
+
+    def _settled(self) -> bool:
+        """Whether nobody reads the files before the last rewrite any more."""
+        return self._clock() >= self._rewritten + self._readers_s
+
+    def _finish(self) -> None:
+        """The old files go, and with that the wishes that waited are fulfilled."""
+        self._lake.vacuum(0)
+        for each in self._waiting:
+            self._note(each.id, each.wish, closing=each.closing)
+        self._waiting = []
 
     def _rows(self) -> Sequence[Any]:
         with self._engine.connect() as connection:
             return connection.execute(select(table).where(table.c.closed_at.is_(None))).all()
 
-    def _from_lake(self, forgotten: Forgotten) -> int:
-        condition = condition_of(forgotten)
+    def _due(self) -> list[Due]:
+        found = []
+        for row in self._rows():
+            wish = forgotten_of(row)
+            closing = self._clock() > wish.until + OPEN_S
+            if (row.erased_at is None or closing) and not unshipped_before(self._journal, wish.until):
+                found.append(Due(row.id, wish, closing))
+        return found
+
+    def _from_lake(self, wishes: tuple[Forgotten, ...], of: Mapping[Forgotten, Sequence[Due]]) -> int:
+        """Writes anew what holds a row of them; `of` has the ids of wishes."""
+        condition = condition_of(*wishes)
         found = self._lake.query(
-            f"SELECT day, route, keep_days, count(*) AS n FROM lake WHERE {condition} "  # noqa: S608 (quoted)
-            "GROUP BY day, route, keep_days ORDER BY day"
+            f"SELECT DISTINCT day, route, keep_days FROM lake WHERE {condition} ORDER BY day"  # noqa: S608 (quoted)
         ).read_all()
-        columns = (found.column(name).to_pylist() for name in ("day", "route", "keep_days", "n"))
-        rows = 0
+        columns = (found.column(name).to_pylist() for name in ("day", "route", "keep_days"))
+        erased = 0
         # One partition after the other: what is rewritten at a time must fit into memory.
-        for day, route, keep_days, count in zip(*columns, strict=True):
+        for day, route, keep_days in zip(*columns, strict=True):
             where = f"day = {quoted(day)} AND route = {quoted(route)} AND keep_days = {int(keep_days)}"
-            ids = self._lake.query(f"SELECT id FROM lake WHERE {where} AND {condition}").read_all()  # noqa: S608
-            self._forget_feedback(list(ids.column("id").to_pylist()))
+            rows = self._lake.query(f"SELECT id FROM lake WHERE {where} AND {condition}").read_all()  # noqa: S608
+            ids = list(rows.column("id").to_pylist())
+            self._forget_said(ids)
             self._lake.leave_out(where, condition)
-            rows += count
-        return rows
+            self._rewritten = self._clock()
+            self._count(wishes, of, ids)
+            erased += len(ids)
+        return erased
 
-    def _forget_feedback(self, exchanges: Sequence[str]) -> None:
-        """Before the rows go: without them nobody knows which feedback was theirs."""
-        if exchanges:
+    def _forget_said(self, exchanges: Sequence[str]) -> None:
+        """Before the rows go: without them nobody knows what was said of which."""
+        for start in range(0, len(exchanges), AT_ONCE):
+            some = exchanges[start : start + AT_ONCE]
             with self._engine.begin() as connection:
-                connection.execute(delete(feedback).where(feedback.c.exchange.in_(exchanges)))
+                connection.execute(delete(feedback).where(feedback.c.exchange.in_(some)))
 
-    def _count(self, id: str, rows: int) -> None:
-        so_far = func.coalesce(table.c.rows_erased, 0) + rows
+    def _count(
+        self, wishes: tuple[Forgotten, ...], of: Mapping[Forgotten, Sequence[Due]], ids: Sequence[str]
+    ) -> None:
+        """How many rows went by each."""
+        gone = Counter(ids)
         with self._engine.begin() as connection:
-            connection.execute(update(table).where(table.c.id == id).values(rows_erased=so_far))
+            for wish in wishes:
+                rows = gone[wish.value] if wish.kind == "request" else len(ids)
+                so_far = func.coalesce(table.c.rows_erased, 0) + rows
+                if rows:
+                    named = table.c.id.in_([each.id for each in of[wish]])
+                    connection.execute(update(table).where(named).values(rows_erased=so_far))
 
     def _note(self, id: str, wish: Forgotten, *, closing: bool) -> None:
         """That it is fulfilled; at last the value goes, which nothing needs any more."""

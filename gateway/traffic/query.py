@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -14,6 +14,8 @@ MAX_LIMIT = 1000
 NEAR_S = 60.0
 """Between the time in a request's id and its `at`, which a clock that is set may part."""
 EPOCH = datetime.fromtimestamp(0, UTC)
+LATEST = 253_402_300_799.0
+"""The last second of the year 9999, after which nothing knows a date."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,7 +48,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise BadRequest("since must be before until", param="since")
         for name in ("since", "until"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < 253_402_300_800:
+            if value is not None and not 0 <= value <= LATEST:
                 raise BadRequest(f"{name} is in seconds since 1970", param=name)
         if self.after is not None:
             _cursor(self.after)
@@ -69,15 +71,28 @@ class Forgotten(msgspec.Struct, frozen=True):
 
 def one(id: str) -> Wanted:
     """One exchange, looked for where its id says that it is. Raises `ValueError` for no request id."""
+    return Wanted(id=id, since=near(id)[0], until=near(id)[1], limit=1)
+
+
+def near(id: str) -> tuple[float, float]:
+    """When its exchange was: at the earliest and at the latest, seconds since 1970. Raises `ValueError`."""
     at = when(id).timestamp()
-    return Wanted(id=id, since=at - NEAR_S, until=at + NEAR_S, limit=1)
+    return max(0.0, at - NEAR_S), min(at + NEAR_S, LATEST)
 
 
-def where(wanted: Wanted, forgotten: tuple[Forgotten, ...] = ()) -> str:
+def where(wanted: Wanted, forgotten: Sequence[Forgotten] = ()) -> str:
     """The condition on a row."""
-    return (
-        " AND ".join((*_conditions(wanted), *(f"NOT ({condition_of(each)})" for each in forgotten))) or "true"
-    )
+    kept = (f"NOT ({condition_of(*each)})" for each in together(forgotten))
+    return " AND ".join((*_conditions(wanted), *kept)) or "true"
+
+
+def together(forgotten: Iterable[Forgotten]) -> list[tuple[Forgotten, ...]]:
+    """Wishes by the condition that says them: requests of one tenant in one, the others in one each. With
+    thousands of conditions a query takes seconds, or the whole stack of its process."""
+    groups: dict[object, list[Forgotten]] = {}
+    for each in forgotten:
+        groups.setdefault(each.tenant if each.kind == "request" else each, []).append(each)
+    return [tuple(group) for group in groups.values()]
 
 
 def ordered(wanted: Wanted) -> str:
@@ -92,13 +107,13 @@ def cursor_of(at_us: int, id: str) -> str:
     return f"{at_us}-{id}"
 
 
-def condition_of(forgotten: Forgotten) -> str:
-    """Which rows it means."""
-    column = FORGETTABLE[forgotten.kind]
-    values = ", ".join(quoted(value) for value in (forgotten.value, forgotten.also) if value)
-    return (
-        f"tenant = {quoted(forgotten.tenant)} AND {column} IN ({values}) AND at <= {_time(forgotten.until)}"
-    )
+def condition_of(*forgotten: Forgotten) -> str:
+    """Which rows one of them means; several are `together`. A request's id is its own, so the newest of their
+    times holds for all."""
+    first, until = forgotten[0], max(each.until for each in forgotten)
+    values = [value for each in forgotten for value in (each.value, each.also) if value]
+    named = f"{FORGETTABLE[first.kind]} IN ({', '.join(map(quoted, values))})"
+    return f"tenant = {quoted(first.tenant)} AND {named} AND at <= {_time(until)}"
 
 
 def quoted(text: str) -> str:

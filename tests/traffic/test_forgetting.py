@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable, QueryBuilder
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Engine, create_engine, insert, select
 
 from gateway.db import Database
 from gateway.errors import BadRequest
 from gateway.traffic.eraser import READERS_S, Eraser
 from gateway.traffic.feedback import Feedback
-from gateway.traffic.forgetting import ERASED, OPEN_S, Forgetting
+from gateway.traffic.forgetting import ERASED, OPEN_S, Forgetting, table
 from gateway.traffic.journal import Journal
 from gateway.traffic.lake import Lake, batch_of
 from gateway.traffic.query import Wanted
@@ -156,6 +156,41 @@ async def test_one_request_can_be_forgotten(place: Place) -> None:
     await place.forgetting.add("request", first.id, "default")
     assert place.work() == 1
     assert place.files_with(first.id) == [] and place.files_with(second.id) != []
+
+
+async def test_thousands_of_requests_are_forgotten_as_one(place: Place) -> None:
+    """A condition for each of them took the reader's whole stack, and a rewrite for each a day."""
+    given = [of("alice", number) for number in range(3001)]
+    place.journal(*given)
+    place.work()
+    await place.forgetting.add("request", given[0].id, "default")
+    with place.engine.begin() as connection:
+        wishes = [
+            {"id": f"forget_{number}", "kind": "request", "value": each.id, "also": "", "tenant": "default"}
+            for number, each in enumerate(given[1:-1])
+        ]
+        connection.execute(insert(table), wishes)
+    await place.forgetting.refresh()
+    assert place.units() == ["alice"]
+    assert place.work() == 3000
+    assert [each["operation"] for each in place.lake.table().history()].count("WRITE") == 2
+    assert {wish["rows_erased"] for wish in await place.forgetting.list()} == {1}
+    assert place.files_with(given[0].id) == [] and place.files_with(given[-1].id) != []
+
+
+async def test_a_wish_waits_until_the_old_files_of_another_are_gone(place: Place) -> None:
+    eraser = Eraser(place.folder / "journal", place.lake, place.engine, clock=lambda: place.now())
+    place.journal(*(of(unit, number) for number, unit in enumerate(["alice", "bob", "carol"])))
+    place.work()
+    await place.forgetting.add("unit", "alice", "default")
+    assert eraser.erase() == 1
+    await place.forgetting.add("unit", "bob", "default")
+    assert eraser.erase() == 0 and place.files_with("bob") != []
+    later = time.time() + READERS_S
+    place.now = lambda: later
+    assert eraser.erase() == 1 and place.files_with("alice") == []
+    second, first = await place.forgetting.list()
+    assert first["erased_at"] is not None and second["erased_at"] is None
 
 
 async def test_a_forgotten_keys_sums_stay_and_name_nobody(place: Place) -> None:
