@@ -22,6 +22,7 @@ from typing import Any
 
 from sqlalchemy import Engine, delete, func, select, update
 
+from gateway.traffic.amendments import table as amendments
 from gateway.traffic.feedback import table as feedback
 from gateway.traffic.forgetting import ERASED, OPEN_S, forgotten_of, table
 from gateway.traffic.journal import unshipped_before
@@ -158,7 +159,8 @@ class Eraser:
         for start in range(0, len(exchanges), AT_ONCE):
             some = exchanges[start : start + AT_ONCE]
             with self._engine.begin() as connection:
-                connection.execute(delete(feedback).where(feedback.c.exchange.in_(some)))
+                for said in (feedback, amendments):
+                    connection.execute(delete(said).where(said.c.exchange.in_(some)))
 
     def _count(
         self, wishes: tuple[Forgotten, ...], of: Mapping[Forgotten, Sequence[Due]], ids: Sequence[str]

@@ -145,6 +145,14 @@ class Policies:
             own = Policy(**{**{name: getattr(own, name) for name in Policy.__slots__}, **given})
         return stricter(own, self._rules.get(("key", key)))
 
+    def keeps_words(self, key: str, route: str | None = None) -> bool:
+        """Whether anything that the key asks is remembered whole: at a route, or at any."""
+        routes = (
+            ("", *(rule.name for rule in self.rules if rule.kind == "route")) if route is None else (route,)
+        )
+        policies = (self.of(each, key) for each in routes)
+        return any(each.capture == "full" and each.sample > 0 for each in policies)
+
     @property
     def rules(self) -> list[Rule]:
         """All rows, by kind and name."""

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 
 from gateway.errors import BadRequest
 from gateway.requestid import when
+from gateway.traffic.answer import CHAT
 
 MAX_LIMIT = 1000
+PAGE_BYTES = 8 * 1024 * 1024
+"""After which a page of stored completions is full, whatever its limit."""
 NEAR_S = 60.0
 """Between the time in a request's id and its `at`, which a clock that is set may part."""
 EPOCH = datetime.fromtimestamp(0, UTC)
 LATEST = 253_402_300_799.0
 """The last second of the year 9999, after which nothing knows a date."""
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Of chat completions those that were asked with `"store": true`, went well and are remembered whole.
+
+    `model` is a route or a version. `metadata` is what an exchange was asked with, at least, unless it is one
+    of `amended`. They come by their ids: those after `after`, and none beyond `upto`. The condition looks for
+    text in JSON, and may mean more than these; whoever reads them looks again.
+    """
+
+    model: str | None = None
+    metadata: dict[str, str] = {}
+    amended: tuple[str, ...] = ()
+    after: str | None = None
+    upto: str | None = None
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,6 +58,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     after: str | None = None
     limit: int | None = 50
     oldest_first: bool = False
+    stored: Stored | None = None
 
     def check(self) -> None:
         """Raises `BadRequest`, which names the field."""
@@ -147,6 +167,42 @@ def _conditions(wanted: Wanted) -> Iterator[str]:
         sign, bound = (">", ">=") if wanted.oldest_first else ("<", "<=")
         day, at = _day(at_us / 1e6), _time(at_us / 1e6)
         yield f"day {bound} '{day}' AND (at {sign} {at} OR (at = {at} AND id {sign} {quoted(id)}))"
+    if wanted.stored is not None:
+        yield from _stored(wanted.stored, oldest_first=wanted.oldest_first)
+
+
+def _stored(stored: Stored, *, oldest_first: bool) -> Iterator[str]:
+    yield f"path = '{CHAT}' AND status = 200 AND error = '' AND NOT cut"
+    yield _holds("parameters", _member("store", True))
+    if stored.model is not None:
+        yield f"(route = {quoted(stored.model)} OR version = {quoted(stored.model)})"
+    if stored.metadata:
+        asked = " AND ".join(_holds("metadata", _member(*each)) for each in stored.metadata.items())
+        amended = f" OR id IN ({', '.join(map(quoted, stored.amended))})" if stored.amended else ""
+        yield f"(({asked}){amended})"
+    if stored.after is not None:
+        yield from _beyond(stored.after, ">" if oldest_first else "<")
+    if stored.upto is not None:
+        yield from _beyond(stored.upto, "<=" if oldest_first else ">=")
+
+
+def _beyond(id: str, sign: str) -> Iterator[str]:
+    """On that side of a request id, which says when it was: so files of other days are not opened."""
+    earliest, latest = near(id)
+    yield f"id {sign} {quoted(id)}"
+    if sign.startswith(">"):
+        yield f"day >= '{_day(earliest)}' AND at >= {_time(earliest)}"
+    else:
+        yield f"day <= '{_day(latest)}' AND at <= {_time(latest)}"
+
+
+def _member(name: str, value: Any) -> str:
+    """As it stands in the JSON of an object in a row (`gateway.traffic.row`)."""
+    return msgspec.json.encode({name: value})[1:-1].decode()
+
+
+def _holds(column: str, text: str) -> str:
+    return f"strpos(coalesce({column}, ''), {quoted(text)}) > 0"
 
 
 def _cursor(text: str) -> tuple[int, str]:

@@ -11,7 +11,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -20,7 +20,7 @@ from gateway.traffic.query import Forgotten, Wanted
 
 DATA, DONE, REFUSED = b"=", b".", b"!"
 FRAME = struct.Struct("<cI")
-OPERATIONS = ("page", "show", "stats", "export")
+OPERATIONS = ("page", "show", "stored", "stats", "export")
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -91,12 +91,20 @@ def answer(question: Question) -> Iterator[bytes]:
                 code="exchange_not_found",
                 param="id",
             )
-        for name in ("messages", "tools", "parameters", "metadata", "response"):
-            if found[name] is not None:
-                found[name] = msgspec.Raw(found[name].encode())
-        yield msgspec.json.encode(found)
+        yield msgspec.json.encode(_with_json(found))
+    elif question.operation == "stored":
+        page = reader.stored(wanted)
+        yield msgspec.json.encode({**page, "data": [_with_json(row) for row in page["data"]]})
     else:
         raise BadRequest(f"unknown operation {question.operation!r}", param="operation")
+
+
+def _with_json(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, with what is JSON in it as such."""
+    for name in ("messages", "tools", "parameters", "metadata", "response"):
+        if row.get(name) is not None:
+            row[name] = msgspec.Raw(row[name].encode())
+    return row
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from arro3.core import RecordBatch
 from deltalake import DeltaTable, QueryBuilder
 
 from gateway.traffic.lake import COLUMNS, Lake, batches_of, table_of
-from gateway.traffic.query import Forgotten, Wanted, cursor_of, ordered, where
+from gateway.traffic.query import PAGE_BYTES, Forgotten, Wanted, cursor_of, ordered, where
 from gateway.traffic.record import IMPORTED
 from gateway.traffic.row import Row, rows_in
 from gateway.traffic.second import without_words
@@ -27,6 +27,8 @@ BRIEF = tuple(name for name in COLUMNS if name not in ("messages", "tools", "par
 """Columns of a list: what is about an exchange."""
 BATCH_ROWS = 1_000
 """Rows that are read, and handed on, at a time: the memory of an export, and the largest piece of one."""
+STORED = (*BRIEF, "tools", "parameters", "response")
+"""Columns of a stored completion."""
 READING = "reading-"
 """Folders in the journal's, for as long as something is read."""
 STATS = f"""
@@ -71,6 +73,34 @@ class Reader:
         sql = f"SELECT to_char(at, '%Y-%m-%dT%H:%M:%S%.3fZ') AS said, cast(at AS bigint) AS at_us, {chosen}"
         found = self._query(f"{sql} FROM exchanges WHERE {self._where(wanted)} {ordered(wanted)}")
         yield from ({"at": row.pop("said"), **row} for row in _dicts(found))
+
+    def stored(self, wanted: Wanted) -> dict[str, Any]:
+        """A page of what `wanted.stored` may mean, by their ids: rows of `STORED`, and the id that the next
+        page is after, None after the last. Ids are looked for first: nobody must read a long history's words.
+        """
+        way = "ASC" if wanted.oldest_first else "DESC"
+        sql = f"SELECT id, cast(at AS bigint) AS at_us FROM exchanges WHERE {self._where(wanted)}"  # noqa: S608
+        found = list(_dicts(self._query(f"{sql} ORDER BY id {way} LIMIT {wanted.limit}")))
+        ids = [row["id"] for row in found]
+        last = ids[-1] if len(ids) == wanted.limit else None
+        page: list[dict[str, Any]] = []
+        size = 0
+        for row in self._whole(found):
+            if size > PAGE_BYTES:
+                last = page[-1]["id"]
+                break
+            page.append(row)
+            size += sum(len(row[name] or "") for name in ("tools", "parameters", "response"))
+        return {"data": page, "next": last}
+
+    def _whole(self, found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The same rows with all of `STORED`, less those that were forgotten meanwhile."""
+        if found:
+            times = [row["at_us"] / 1e6 for row in found]
+            ids = tuple(row["id"] for row in found)
+            rows = self.rows(Wanted(ids=ids, since=min(times), until=max(times) + 1, limit=None), STORED)
+            by_id = {row["id"]: row for row in rows}
+            yield from (by_id[id] for id in ids if id in by_id)
 
     def stats(self, wanted: Wanted) -> list[dict[str, Any]]:
         """One row for each route and version, served or imported, the most used first."""

@@ -91,6 +91,7 @@ def _run(wanted: Shipping, engine: Engine, stop: threading.Event) -> None:
     # Here, not above: deltalake takes half a second, and what only waits for the lock needs none of it.
     from deltalake.exceptions import DeltaError
 
+    from gateway.traffic.amendments import drop_expired
     from gateway.traffic.eraser import Eraser
     from gateway.traffic.lake import Lake
     from gateway.traffic.rollup import Rollups
@@ -116,6 +117,8 @@ def _run(wanted: Shipping, engine: Engine, stop: threading.Event) -> None:
             if tidied != today:
                 if gone := lake.drop_expired(today):
                     log.info("their time is over: %s", ", ".join(gone))
+                with engine.begin() as connection:
+                    drop_expired(connection, today)
                 tidied = today
             _tell(done)
             failures = failures + 1 if done.waiting else 0

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.requestid import when
 from gateway.settings import Settings
 from gateway.supervise import Child, keep
+from gateway.traffic.amendments import Amendments
 from gateway.traffic.cleaner import Cleaner
 from gateway.traffic.feedback import Feedback
 from gateway.traffic.forgetting import Forgetting
@@ -29,6 +30,7 @@ from gateway.traffic.readers import Readers
 from gateway.traffic.recorder import Recorder
 from gateway.traffic.second import examining, missing
 from gateway.traffic.ship import Shipping
+from gateway.traffic.stored import StoredCompletions
 from gateway.traffic.unit import new_salt
 
 log = logging.getLogger("hotswap.traffic")
@@ -76,6 +78,7 @@ class Traffic:
 
         self.readers = Readers(settings)
         self.feedback = Feedback(engine, self._find)
+        self.amendments = Amendments(engine)
 
     async def start(self) -> None:
         """Raises `JournalError` when the journal cannot be written."""
@@ -93,6 +96,7 @@ class Traffic:
             journal_bytes=self._settings.traffic.journal_bytes,
         )
         await self.imports.start()
+        self.stored = StoredCompletions(self.readers, self.forgetting, self.policies, self.amendments)
         await asyncio.to_thread(self._journal.start)
         self._cleaner.start()
         self.recorder = Recorder(self._journal, self.policies, self._base, self._cleaner.clean)

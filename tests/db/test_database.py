@@ -24,7 +24,7 @@ from gateway.db import Database, DatabaseError, EmbeddedPostgres
 from gateway.db.database import head
 from gateway.db.migrations import runner
 from gateway.fleet import wishes
-from gateway.traffic import feedback, forgetting, imports, policy, rollup, traffic
+from gateway.traffic import amendments, feedback, forgetting, imports, policy, rollup, traffic
 from tests.supervise.family import eventually
 
 AT_HEAD = """
@@ -95,6 +95,7 @@ TABLES = (
     forgetting.metadata,
     feedback.metadata,
     imports.metadata,
+    amendments.metadata,
 )
 
 
