@@ -133,8 +133,19 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
         retries = RetryBudget(settings.fleet.retry_share)
         recorder = None if traffic is None else traffic.recorder
         feedback = None if traffic is None else traffic.feedback
+        stored = None if traffic is None else traffic.stored
         data_plane = DataPlane(
-            keys, routes, fleet, upstream, settings.server, exchanges, silence, retries, recorder, feedback
+            keys,
+            routes,
+            fleet,
+            upstream,
+            settings.server,
+            exchanges,
+            silence,
+            retries,
+            recorder,
+            feedback,
+            stored,
         )
         admin = Admin(
             settings=settings,

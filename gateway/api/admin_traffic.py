@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.errors import TooLarge
+from gateway.traffic.amendments import Amendments
 from gateway.traffic.feedback import Feedback, bare
 from gateway.traffic.forgetting import Forgetting
 from gateway.traffic.imports import MAX_PIECE_BYTES, Import, Imports
@@ -32,6 +33,8 @@ class Traffic(Protocol):
     def readers(self) -> Readers: ...
     @property
     def feedback(self) -> Feedback: ...
+    @property
+    def amendments(self) -> Amendments: ...
     @property
     def forgetting(self) -> Forgetting: ...
     @property
@@ -118,9 +121,12 @@ def add_traffic(app: FastAPI, traffic: Traffic) -> None:
         `feedback` is any, up, down or corrected.
         """
         page = await decoded("page", await thought(wanted, feedback))
-        said = await traffic.feedback.of([row["id"] for row in page["data"]])
+        ids = [row["id"] for row in page["data"]]
+        said, amended = await traffic.feedback.of(ids), await traffic.amendments.of(ids)
         for row in page["data"]:
             row["feedback"] = said.get(row["id"])
+            if row["id"] in amended:
+                row["metadata"] = json.dumps(amended[row["id"]])  # JSON, as the others are
         return page
 
     @app.get("/admin/v1/traffic/stats")
@@ -189,8 +195,9 @@ def add_traffic(app: FastAPI, traffic: Traffic) -> None:
         except ValueError:
             wanted = Wanted(id=bare(id), limit=1)  # imported, or no id at all
         found = await decoded("show", wanted)
-        said = await traffic.feedback.of([found["id"]])
-        return {**found, "feedback": said.get(found["id"])}
+        id = found["id"]
+        said, amended = await traffic.feedback.of([id]), await traffic.amendments.of([id])
+        return {**found, "metadata": amended.get(id, found["metadata"]), "feedback": said.get(id)}
 
 
 async def _piece(request: Request) -> bytes:

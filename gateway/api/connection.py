@@ -243,7 +243,7 @@ class ClientConnection(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_PIPELINED:
             raise TooManyWaiting
         self._plane = plane = self._find_plane()
-        path = self._path()
+        path, query = self._target()
         if plane is None or not path.startswith(PREFIX):
             self._to_asgi()
             return
@@ -254,6 +254,8 @@ class ClientConnection(HttpToolsProtocol):
         exchange.authorization, exchange.content_length = self._authorization, self._length
         if self._unit is not None:
             exchange.unit = self._unit
+        if query:
+            exchange.query = query
         self._reading = exchange
         self.cycle = cast(Any, exchange)  # for uvicorn: it asks whether that is complete
         if self._current is None and not self.pipeline and not self.flow.write_paused:
@@ -282,11 +284,15 @@ class ClientConnection(HttpToolsProtocol):
         if not exchange.waiting and not exchange.response_complete and self._plane is not None:
             self._plane.ready(exchange)
 
-    def _path(self) -> str:
-        absolute = self.url[:1] != b"/"
-        raw = (httptools.parse_url(self.url).path or b"") if absolute else self.url.partition(b"?")[0]
+    def _target(self) -> tuple[str, bytes]:
+        """The path, decoded, and the query, as it is."""
+        if self.url[:1] == b"/":
+            raw, _, query = self.url.partition(b"?")
+        else:
+            url = httptools.parse_url(self.url)
+            raw, query = url.path or b"", url.query or b""
         path = raw.decode("ascii", "replace")
-        return unquote(path) if "%" in path else path
+        return (unquote(path) if "%" in path else path), query
 
     def _to_asgi(self) -> None:
         url, headers, expect = self.url, self.headers, self.expect_100_continue

@@ -80,6 +80,7 @@ class Exchange:
         "outcome",
         "path",
         "pieces",
+        "query",
         "ready",
         "request",
         "response_complete",
@@ -112,6 +113,7 @@ class Exchange:
         self.content_length: bytes | None = None
         self.unit: bytes | None = None  # whom the client says it asks for
         self.http10 = self.expect_continue = False
+        self.query = b""  # of its URL, as it was sent
         self.body: bytes | bytearray = b""
         self.complete = False
         self.waiting = False  # behind another request of the same connection

@@ -18,6 +18,8 @@ from gateway.api.body import for_engine, members, model_of, too_large
 from gateway.api.errors import MethodNotAllowed, RequestTimeout
 from gateway.api.exchange import Connection, Exchange
 from gateway.api.generation import Answering, Fleet, Generation, Retries, Sender, Target, Turns, answered
+from gateway.api.stored import PATH as _STORED
+from gateway.api.stored import Stored, handle, methods
 from gateway.errors import NotFound
 from gateway.relay import Silence, Upstream, UpstreamRequest
 from gateway.requestid import RequestIds
@@ -89,6 +91,7 @@ class DataPlane:
         retries: Retries,
         recorder: Recorder | None = None,
         feedback: Feedback | None = None,
+        stored: Stored | None = None,
     ) -> None:
         self._keys = keys
         self._routes = routes
@@ -101,6 +104,7 @@ class DataPlane:
         self._meter = meter
         self._recorder = recorder
         self._feedback = feedback
+        self._stored = stored
         self._on_end = meter.ended if recorder is None else self._ended
         self._ids = RequestIds()
 
@@ -132,10 +136,10 @@ class DataPlane:
         try:
             if len(exchange.body) > self._max_body_bytes:
                 raise too_large(len(exchange.body), self._max_body_bytes)
-            if exchange.path == _FEEDBACK:
-                exchange.spawn(self._take(exchange))
-            else:
+            if exchange.path in _GENERATE and exchange.method == "POST":
                 self._generate(exchange)
+            else:
+                exchange.spawn(self._take(exchange))
         except Exception as error:
             if not answered(exchange, error):
                 raise
@@ -144,16 +148,17 @@ class DataPlane:
         """Who asks, and what for; whatever needs no body is answered."""
         path, method = exchange.path, exchange.method
         if method == "OPTIONS":
-            allow = "POST" if path in _POSTED else "GET, HEAD"
-            exchange.answer(204, b"", f"allow: {allow}, OPTIONS\r\n".encode())
+            allow = methods(path) if path.startswith(_STORED) else _allowed(path)
+            exchange.answer(204, b"", f"allow: {', '.join(allow)}, OPTIONS\r\n".encode())
             return
         exchange.key = self._keys.authenticate(exchange.authorization)
-        if path in _POSTED:
+        if method == "POST" and path in _POSTED:
+            self._want_body(exchange)
+        elif path.startswith(_STORED):
+            _only(method, path, *methods(path))
+            self._want_body(exchange)
+        elif path in _POSTED:
             _only(method, path, "POST")
-            length = exchange.content_length
-            if length is not None and length.isdigit() and int(length) > self._server.max_body_bytes:
-                raise too_large(int(length), self._server.max_body_bytes)
-            exchange.proceed()
         elif path == "/v1/models":
             _only(method, path, "GET", "HEAD")
             _answer_json(exchange, self._routes.models())
@@ -168,6 +173,12 @@ class DataPlane:
         else:
             raise NotFound(f"Nothing is served at {method} {path[:200]}.", code="unknown_url")
 
+    def _want_body(self, exchange: Exchange) -> None:
+        length = exchange.content_length
+        if length is not None and length.isdigit() and int(length) > self._max_body_bytes:
+            raise too_large(int(length), self._max_body_bytes)
+        exchange.proceed()
+
     def _late(self, exchange: Exchange) -> None:
         exchange.fail(
             RequestTimeout(
@@ -177,12 +188,19 @@ class DataPlane:
         )
 
     async def _take(self, exchange: Exchange) -> None:
-        """Feedback: the one thing here that waits for the database, as it may: nobody waits for tokens."""
+        """What is remembered: the one thing here that waits for the database, as it may: nobody waits for
+        tokens."""
         with Answering(exchange):
-            if self._feedback is None:
-                raise NotFound("This gateway remembers nothing, so it takes no feedback.", code="unknown_url")
-            done = await self._feedback.give(exchange.key, exchange.body)
-            _answer_json(exchange, msgspec.json.encode(done))
+            if self._feedback is None or self._stored is None:
+                raise NotFound(
+                    "This gateway remembers nothing, so it takes no feedback and stores no completions.",
+                    code="unknown_url",
+                )
+            if exchange.path == _FEEDBACK:
+                body = msgspec.json.encode(await self._feedback.give(exchange.key, exchange.body))
+            else:
+                body = await handle(self._stored, self._routes, exchange)
+            _answer_json(exchange, body)
 
     def _generate(self, exchange: Exchange) -> None:
         exchange.ready = time.monotonic()
@@ -210,6 +228,10 @@ class DataPlane:
 
 def _answer_json(exchange: Exchange, body: bytes) -> None:
     exchange.answer(200, body, b"content-type: application/json\r\n")
+
+
+def _allowed(path: str) -> tuple[str, ...]:
+    return ("POST",) if path in _POSTED else ("GET", "HEAD")
 
 
 def _only(method: str, path: str, *allowed: str) -> None:

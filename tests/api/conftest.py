@@ -186,7 +186,12 @@ class Service:
 
 @asynccontextmanager
 async def running(
-    keep_alive_s: float = 5.0, begin_s: float = 30.0, stall_s: float = 30.0, **server: Any
+    keep_alive_s: float = 5.0,
+    begin_s: float = 30.0,
+    stall_s: float = 30.0,
+    feedback: Any = None,
+    stored: Any = None,
+    **server: Any,
 ) -> AsyncIterator[Service]:
     engine = FakeEngine(model="base", key=ENGINE_KEY)
     engine.loras.paths[VERSION] = "/somewhere"
@@ -194,7 +199,8 @@ async def running(
     upstream = Upstream(Outbox())
     meter = Meter()
     silence, retries = Silence(begin_s=begin_s, stall_s=stall_s), RetryBudget()
-    plane = DataPlane(Keys(), Routes(), fleet, upstream, Server(**server), meter, silence, retries)
+    edges = (Keys(), Routes(), fleet, upstream, Server(**server), meter, silence, retries)
+    plane = DataPlane(*edges, feedback=feedback, stored=stored)
     watching = asyncio.create_task(silence.watch())
     headers = {"authorization": "Bearer good"}
     async with serving(engine) as engine_port, serving_plane(plane, keep_alive_s) as port:

@@ -188,13 +188,13 @@ async def test_an_unknown_model_is_a_404_and_reaches_no_engine(service: Service)
 
 
 async def test_a_wrong_method_is_a_405_that_names_the_right_one(service: Service) -> None:
-    answer = await service.http.get("/v1/chat/completions")
+    answer = await service.http.get("/v1/completions")
     assert (405, "method_not_allowed") == status_and_code(answer)
     assert "POST" == answer.headers["allow"]
 
 
 async def test_options_needs_no_key_and_tells_the_methods(service: Service) -> None:
-    answer = await service.http.options("/v1/chat/completions", headers={"authorization": ""})
+    answer = await service.http.options("/v1/completions", headers={"authorization": ""})
     assert (204, "POST, OPTIONS") == (answer.status_code, answer.headers["allow"])
 
 

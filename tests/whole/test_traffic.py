@@ -215,6 +215,101 @@ def test_feedback_is_taken_shown_and_found(house: House, sdk: openai.OpenAI) -> 
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "exchange_not_found")
 
 
+def stored(sdk: openai.OpenAI, id: str) -> Any:
+    """It, once it is remembered."""
+
+    def look() -> Any:
+        try:
+            return sdk.chat.completions.retrieve(id)
+        except openai.NotFoundError:
+            return None
+
+    return wait_for(f"{id} is there", look, 10)
+
+
+def test_a_stored_completion_is_read_changed_and_deleted_by_the_sdk(house: House, sdk: openai.OpenAI) -> None:
+    answered = sdk.chat.completions.create(
+        model="support",
+        messages=[{"role": "user", "content": QUESTION}],
+        max_tokens=4,
+        store=True,
+        metadata={"ticket": "8"},
+    )
+    id = answered.id
+    kept = stored(sdk, id)
+    assert (kept.id, kept.model, kept.metadata) == (id, answered.model, {"ticket": "8"})
+    (choice,), (was,) = kept.choices, answered.choices
+    assert (choice.message.content, choice.finish_reason) == (was.message.content, was.finish_reason)
+    assert abs(kept.created - answered.created) <= 1
+    assert answered.usage is not None and kept.usage.total_tokens == answered.usage.total_tokens
+    (message,) = sdk.chat.completions.messages.list(id)
+    assert (message.id, message.role, message.content) == (f"{id}-0", "user", QUESTION)
+
+    changed = sdk.chat.completions.update(id, metadata={"state": "open"})
+    assert changed.metadata == {"state": "open"} and changed.choices == kept.choices
+    assert [id] == [each.id for each in sdk.chat.completions.list(metadata={"state": "open"})]
+    assert [] == list(sdk.chat.completions.list(metadata={"ticket": "8"}))
+    assert told(house, "show", id)["metadata"] == {"state": "open"}
+    listed = {row["id"]: row["metadata"] for row in told(house, "ls")["data"]}
+    assert json.loads(listed[bare(id)]) == {"state": "open"}
+
+    gone = sdk.chat.completions.delete(id)
+    assert (gone.id, gone.deleted, gone.object) == (id, True, "chat.completion.deleted")
+    for call in (sdk.chat.completions.retrieve, sdk.chat.completions.delete):
+        with pytest.raises(openai.NotFoundError, match=id):
+            call(id)
+    assert [] == list(sdk.chat.completions.list(metadata={"state": "open"}))
+    assert house.cli("traffic", "show", id).returncode != 0
+    with pytest.raises(openai.NotFoundError):
+        sdk.post("/feedback", body={"id": id, "thumb": "up"}, cast_to=object)
+    wait_for("it is erased", lambda: told(house, "forgotten")[0]["erased_at"], 60)
+    assert shipped(house, id) == 0
+
+
+def test_the_sdk_goes_through_all_pages_of_stored_completions(house: House, sdk: openai.OpenAI) -> None:
+    made = [ask(sdk, store=True, metadata={"run": "paged"}) for _ in range(5)]
+    ask(sdk, metadata={"run": "paged"})  # remembered, and not stored
+    stored(sdk, made[-1])
+    orders: tuple[tuple[Any, list[str]], ...] = (("asc", made), ("desc", made[::-1]))
+    for order, wanted in orders:
+        found = sdk.chat.completions.list(limit=2, order=order, metadata={"run": "paged"})
+        assert wanted == [each.id for each in found]
+    assert made[-1:] == [each.id for each in sdk.chat.completions.list(after=made[-2], model="support")]
+    assert [] == list(sdk.chat.completions.list(model="secret"))
+    mistakes: tuple[dict[str, Any], ...] = (
+        {"limit": 101},
+        {"order": "up"},
+        {"metadata": {"k": "x" * 513}},
+        {"after": "x"},
+    )
+    for wrong in mistakes:
+        with pytest.raises(openai.BadRequestError) as refused:
+            sdk.chat.completions.list(**wrong)
+        assert refused.value.param == next(iter(wrong))
+
+
+def test_stored_completions_are_their_tenants(house: House, sdk: openai.OpenAI) -> None:
+    id = ask(sdk, store=True)
+    stored(sdk, id)
+    made = json.loads(house.cli("keys", "create", "--json", "--tenant", "acme").stdout)
+    with openai.OpenAI(base_url=f"{house.url}/v1", api_key=made["secret"], max_retries=0) as other:
+        assert [] == list(other.chat.completions.list())
+        for call in (
+            other.chat.completions.retrieve,
+            other.chat.completions.delete,
+            lambda id: other.chat.completions.messages.list(id),
+            lambda id: other.chat.completions.update(id, metadata={}),
+        ):
+            with pytest.raises(openai.NotFoundError) as refused:
+                call(id)
+            assert refused.value.code == "completion_not_found"
+        done = house.cli("traffic", "policy", "set", "--key", made["id"], "--capture", "off")
+        assert done.returncode == 0, done.stderr
+        with pytest.raises(openai.NotFoundError, match="does not remember"):
+            other.chat.completions.list()
+    assert sdk.chat.completions.retrieve(id).id == id
+
+
 def test_a_unit_can_be_forgotten(house: House, sdk: openai.OpenAI) -> None:
     kept = [ask(sdk, user=unit) for unit in ("dave", "erin", "dave")]
     wait_for("they are shipped", lambda: shipped(house, kept[-1]), 20)
@@ -223,7 +318,7 @@ def test_a_unit_can_be_forgotten(house: House, sdk: openai.OpenAI) -> None:
     assert done.returncode == 0, done.stderr
     assert told(house, "ls", "--unit", "dave")["data"] == []
     assert len(told(house, "ls", "--unit", "erin")["data"]) == 1
-    wait_for("it is erased", lambda: told(house, "forgotten")[0]["erased_at"], 30)
+    wait_for("it is erased", lambda: told(house, "forgotten")[0]["erased_at"], 60)
     assert told(house, "forgotten")[0]["rows_erased"] >= 2
     assert [shipped(house, id) for id in kept] == [0, 1, 0]
     for folder in ("journal", "lake"):
