@@ -50,7 +50,8 @@ LOOK_AGAIN_S = 1.0
 """While there is no space, how often it is looked whether the shipper, or somebody, has made some."""
 
 SPARE_BYTES = 64 * 1024 * 1024
-"""What must be free on the disk again before it is written to again."""
+SPARE_SHARE = 0.1
+"""What must be free again before the disk is written to again: so much, or this share of a small one."""
 
 
 class JournalError(RuntimeError):
@@ -164,7 +165,8 @@ class Journal:
                 time.sleep(self._write_every_s)
             self._some.clear()
             if self._full:
-                self._look_for_space()
+                with contextlib.suppress(OSError):  # not yet; it is tried again in a while
+                    self._look_for_space()
             self._drain()
             if self._due():
                 self._end()
@@ -214,9 +216,18 @@ class Journal:
             _write_all(self._fd, batch, size)
         except OSError as error:
             self._lost += len(batch)
-            self._be_full(str(error.strerror))  # which ends the segment: half a record is its torn tail
+            self._take_back()
+            self._be_full(str(error.strerror))
             return
         self._at += size
+
+    def _take_back(self) -> None:
+        """Off with what the disk took of a batch that it did not take whole: all of it counts as dropped."""
+        assert self._fd is not None
+        try:
+            os.ftruncate(self._fd, self._at)
+        except OSError as error:
+            log.error("records that count as dropped may be kept all the same: %s", error.strerror)  # noqa: TRY400
 
     def _be_full(self, why: str) -> None:
         """Drops what comes. What is there is closed, so that it can be shipped: that makes space."""
@@ -231,7 +242,7 @@ class Journal:
         disk = os.statvfs(self._root)
         if self._others_bytes + self._at > self._limit_bytes * 0.9:
             return
-        if disk.f_bavail * disk.f_frsize < SPARE_BYTES:
+        if disk.f_bavail * disk.f_frsize < min(SPARE_BYTES, disk.f_blocks * disk.f_frsize * SPARE_SHARE):
             return
         if self._fd is None:
             self._begin()
@@ -254,6 +265,7 @@ class Journal:
             _write_all(fd, [Header(self._writer, self._number, time.time()).encode()], HEADER_BYTES)
         except OSError:
             os.close(fd)
+            self._path.unlink()
             raise
         self._others_bytes = used_bytes(self._root) - HEADER_BYTES
         self._at, self._began, self._fd = HEADER_BYTES, time.monotonic(), fd
@@ -282,7 +294,10 @@ class Journal:
             fd, path, size = done
             self._make_durable(fd, new=True)
             os.close(fd)
-            _close(path, empty=size <= HEADER_BYTES)
+            try:
+                _close(path, empty=size <= HEADER_BYTES)
+            except OSError as error:  # the next start closes it
+                log.error("%s could not be closed: %s", path, error.strerror)  # noqa: TRY400
             durable = None, 0
 
     def _make_durable(self, fd: int, *, new: bool) -> None:

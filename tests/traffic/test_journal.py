@@ -215,16 +215,87 @@ def test_a_full_disk_drops_counts_and_leaves_what_was_there_readable(
     with journal(tmp_path) as written:
         written.append(b"before")
         until(lambda: kept(tmp_path) == [b"before"])
-        monkeypatch.setattr(module, "SPARE_BYTES", 2**62)  # nor is there space when it looks
+        free = 0  # nor is there space when it looks
+        monkeypatch.setattr(os, "statvfs", lambda folder: os.statvfs_result((1, 1, 1000, 0, free, *[0] * 5)))
         full = True
         written.append(b"lost")
         until(lambda: written.full)
         assert written.dropped == 1
         full = False
-        monkeypatch.setattr(module, "SPARE_BYTES", 0)
+        free = 100
         until(lambda: not written.full)
         written.append(b"after")
     assert kept(tmp_path) == [b"before", b"after"]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_what_counts_as_dropped_is_not_kept_though_the_disk_took_some_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    real = module._write_all
+
+    def write(fd: int, buffers: list[bytes], size: int) -> None:
+        if b"last" not in b"".join(buffers):
+            return real(fd, buffers, size)
+        os.write(fd, b"".join(buffers)[: int(size * share)])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with journal(tmp_path, write_every_s=0.05) as written:
+        written.append(b"before")
+        until(lambda: kept(tmp_path) == [b"before"])
+        monkeypatch.setattr(module, "_write_all", write)
+        for payload in (*[b"x" * 100] * 10, b"last"):  # one batch
+            written.append(payload)
+        until(lambda: written.dropped)
+        assert written.appended == 12
+        assert len(kept(tmp_path)) + written.dropped == 12
+        monkeypatch.setattr(module, "_write_all", real)
+
+
+def test_it_goes_on_after_the_disk_refused_to_begin_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.01)
+    refused, real = [0], module._write_all
+
+    def write(fd: int, buffers: list[bytes], size: int) -> None:
+        refused[0] += 1
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with journal(tmp_path) as written:
+        monkeypatch.setattr(module, "_write_all", write)
+        written.append(b"lost")
+        until(lambda: refused[0] > 3)  # the record, and then the headers of new segments
+        assert written.full
+        assert kept(tmp_path) == []
+        monkeypatch.setattr(module, "_write_all", real)
+        until(lambda: not written.full)
+        written.append(b"after")
+    assert kept(tmp_path) == [b"after"]
+    assert len(list(tmp_path.glob("*/*.segment"))) == 1
+
+
+def test_it_goes_on_after_a_segment_could_not_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, refused = module._close, [0]
+
+    def close(path: Path, *, empty: bool) -> None:
+        refused[0] += 1
+        if refused[0] == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(path, empty=empty)
+
+    monkeypatch.setattr(module, "_close", close)
+    with journal(tmp_path, segment_bytes=100) as written:
+        for payload in (b"a" * 100, b"b" * 100):
+            written.append(payload)
+            until(lambda: written.waiting_bytes == 0)
+        until(lambda: kept(tmp_path, CLOSED) == [b"b" * 100])
+    assert kept(tmp_path, OPEN) == [b"a" * 100]
+    assert "could not be closed" in caplog.text
+    with journal(tmp_path):
+        assert kept(tmp_path, CLOSED) == [b"a" * 100, b"b" * 100]
 
 
 def test_a_disk_that_hangs_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
