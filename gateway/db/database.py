@@ -18,6 +18,13 @@ log = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONNECT_TIMEOUT_S = 5
+CONNECTION = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "application_name": "hotswap",
+    "keepalives_idle": 30,
+    "tcp_user_timeout": 30_000,
+}
+"""For libpq: a server whose machine is gone says nothing, and is given up after so long."""
 FIRST_BACK_OFF_S, LAST_BACK_OFF_S = 0.05, 5.0
 IDLE_CHECK_S = 30.0
 """A listening connection that hears nothing for this long asks whether the server is still there."""
@@ -42,12 +49,7 @@ class Database:
             pool_size=5,
             max_overflow=5,
             pool_timeout=CONNECT_TIMEOUT_S,
-            connect_args={
-                "connect_timeout": CONNECT_TIMEOUT_S,
-                "application_name": "hotswap",
-                "keepalives_idle": 30,
-                "tcp_user_timeout": 30_000,
-            },
+            connect_args=CONNECTION,
         )
 
     async def migrate(self) -> bool:

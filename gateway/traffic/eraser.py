@@ -137,16 +137,15 @@ class Eraser:
     def _from_lake(self, wishes: tuple[Forgotten, ...], of: Mapping[Forgotten, Sequence[Due]]) -> int:
         """Writes anew what holds a row of them; `of` has the ids of wishes."""
         condition = condition_of(*wishes)
-        found = self._lake.query(
+        found = self._lake.select(
             f"SELECT DISTINCT day, route, keep_days FROM lake WHERE {condition} ORDER BY day"  # noqa: S608 (quoted)
-        ).read_all()
-        columns = (found.column(name).to_pylist() for name in ("day", "route", "keep_days"))
+        )
         erased = 0
         # One partition after the other: what is rewritten at a time must fit into memory.
-        for day, route, keep_days in zip(*columns, strict=True):
+        for day, route, keep_days in found:
             where = f"day = {quoted(day)} AND route = {quoted(route)} AND keep_days = {int(keep_days)}"
-            rows = self._lake.query(f"SELECT id FROM lake WHERE {where} AND {condition}").read_all()  # noqa: S608
-            ids = list(rows.column("id").to_pylist())
+            meant = self._lake.select(f"SELECT id FROM lake WHERE {where} AND {condition}")  # noqa: S608
+            ids = [id for (id,) in meant]
             self._forget_said(ids)
             self._lake.leave_out(where, condition)
             self._rewritten = self._clock()

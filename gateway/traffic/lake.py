@@ -9,6 +9,7 @@ number of its newest segment, and is made only when a fresh look at the table sh
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -89,7 +90,12 @@ ROW_GROUP = 20_000
 FILE_BYTES = 64 * 1024 * 1024
 """Of a file of the table that is written anew."""
 
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _WRITER = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=ROW_GROUP)
+
+
+class StoreError(OSError):
+    """The store failed while a query was being read."""
 
 
 class Lake:
@@ -145,8 +151,16 @@ class Lake:
         return self._commit(write)
 
     def query(self, sql: str) -> RecordBatchReader:
-        """The rows of a query over `lake`, batch by batch."""
+        """The rows of a query over `lake`, batch by batch; read it by `batches`."""
         return QueryBuilder().register("lake", self.table()).execute(sql)
+
+    def select(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query over `lake`, all of them, as tuples in the order of its columns."""
+        found: list[tuple[Any, ...]] = []
+        for batch in batches(self.query(sql)):
+            columns = [batch.column(name).to_pylist() for name in batch.column_names]
+            found += zip(*columns, strict=True)
+        return found
 
     def leave_out(self, part: str, condition: str) -> None:
         """Writes the partition `part` anew without the rows that `condition` means, as they come: memory does
@@ -205,6 +219,26 @@ class Lake:
     def vacuum(self, hours: int) -> list[str]:
         """Deletes files that the table has not used for `hours`. With 0 older readers lose theirs at once."""
         return self.table().vacuum(hours, dry_run=False, enforce_retention_duration=False)
+
+
+def batches(found: RecordBatchReader) -> Iterator[RecordBatch]:
+    """What a query found, batch by batch. Raises `StoreError` when the store fails on the way."""
+    while True:
+        try:
+            batch = found.read_next_batch()
+        except StopIteration:
+            return
+        except Exception as error:
+            if type(error) is not Exception:  # which is all that arro3 says of a stream that broke
+                raise
+            raise StoreError(str(error)) from error
+        yield batch
+
+
+def reason_of(error: Exception) -> str:
+    """In a line: deltalake draws a coloured tree, whose last leaf is why."""
+    leaves = _COLOUR.sub("", str(error)).replace("↳", " ").split()
+    return " ".join(leaves)[:500] or type(error).__name__
 
 
 def batch_of(rows: Sequence[Row]) -> RecordBatch:

@@ -20,6 +20,8 @@ from gateway.traffic.query import Forgotten, Wanted
 
 DATA, DONE, REFUSED = b"=", b".", b"!"
 FRAME = struct.Struct("<cI")
+PATIENCE = {"retry_timeout": "20s"}
+"""With a store that does not answer: somebody waits. deltalake's own is three minutes."""
 OPERATIONS = ("page", "show", "stored", "stats", "export")
 
 
@@ -51,6 +53,8 @@ def serve(questions: BinaryIO, answers: BinaryIO) -> None:
     """Answers until `questions` ends."""
     from deltalake.exceptions import DeltaError
 
+    from gateway.traffic.lake import reason_of
+
     def frame(kind: bytes, payload: bytes = b"") -> None:
         answers.write(FRAME.pack(kind, len(payload)) + payload)
 
@@ -63,7 +67,7 @@ def serve(questions: BinaryIO, answers: BinaryIO) -> None:
             refusal = Refusal(error.status, error.message, error.code, error.param)
             frame(REFUSED, msgspec.json.encode(refusal))
         except (DeltaError, OSError) as error:
-            said = f"the lake cannot be read now: {str(error)[:500]}"
+            said = f"the lake cannot be read now: {reason_of(error)}"
             frame(REFUSED, msgspec.json.encode(Refusal(503, said, "lake_unavailable")))
         answers.flush()
 
@@ -73,7 +77,8 @@ def answer(question: Question) -> Iterator[bytes]:
     from gateway.traffic.lake import COLUMNS, Lake
     from gateway.traffic.reader import Reader
 
-    lake = Lake(question.lake, question.options)
+    patience = PATIENCE if "://" in question.lake else {}
+    lake = Lake(question.lake, {**patience, **question.options})
     reader = Reader(lake, Path(question.journal), question.forgotten, examined=question.examined)
     wanted = question.wanted
     wanted.check()

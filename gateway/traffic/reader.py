@@ -16,7 +16,7 @@ import msgspec
 from arro3.core import RecordBatch
 from deltalake import DeltaTable, QueryBuilder
 
-from gateway.traffic.lake import COLUMNS, Lake, batches_of, table_of
+from gateway.traffic.lake import COLUMNS, Lake, batches, batches_of, table_of
 from gateway.traffic.query import PAGE_BYTES, Forgotten, Wanted, cursor_of, ordered, where
 from gateway.traffic.record import IMPORTED
 from gateway.traffic.row import Row, rows_in
@@ -129,7 +129,7 @@ class Reader:
             if beside:  # deltalake's engine reads tables and nothing else
                 query = query.register("journal", table_of(beside, folder))
                 source += f" UNION ALL SELECT {names} FROM journal"  # noqa: S608
-            yield from query.execute(f"WITH exchanges AS ({source}) {sql}")
+            yield from batches(query.execute(f"WITH exchanges AS ({source}) {sql}"))
 
     def _now(self) -> tuple[DeltaTable, list[RecordBatch]]:
         """The table, and the rows of segments that it does not have, at one moment."""

@@ -22,6 +22,7 @@ import msgspec
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.db.database import CONNECTION
 from gateway.supervise import log_to
 from gateway.supervise.background import step_back
 from gateway.traffic.journal import take
@@ -79,7 +80,11 @@ def main() -> None:
     while (lock := take(journal)) is None:  # another gateway on this machine keeps one
         if stop.wait(1.0):
             return
-    engine = create_engine(make_url(os.environ[DATABASE_URL]).set(drivername="postgresql+psycopg"))
+    engine = create_engine(
+        make_url(os.environ[DATABASE_URL]).set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        connect_args=CONNECTION,
+    )
     try:
         _run(wanted, engine, stop)
     finally:
@@ -124,8 +129,7 @@ def _run(wanted: Shipping, engine: Engine, stop: threading.Event) -> None:
             failures = failures + 1 if done.waiting else 0
         except (DeltaError, SQLAlchemyError, OSError) as error:
             failures += 1
-            what = "Postgres" if isinstance(error, SQLAlchemyError) else f"the lake in {wanted.lake}"
-            log.warning("%s: %s; the journal keeps everything meanwhile", what, _first_line(error))
+            log.warning("%s; the journal keeps everything meanwhile", _told(error, wanted.lake))
         wait_s = wanted.every_s if not failures else min(SLOWEST_RETRY_S, 2.0**failures)
         if stop.wait(wait_s):
             break
@@ -133,7 +137,7 @@ def _run(wanted: Shipping, engine: Engine, stop: threading.Event) -> None:
     try:
         _tell(shipper.ship())
     except (DeltaError, SQLAlchemyError, OSError) as error:
-        log.warning("the last segments stay in the journal: %s", _first_line(error))
+        log.warning("the last segments stay in the journal: %s", _told(error, wanted.lake))
 
 
 def _second(wanted: Shipping) -> dict[str, Any]:
@@ -156,8 +160,13 @@ def _tell(done: Shipped) -> None:
         log.error("%s. The segment stays in the journal meanwhile", why)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:500]
+def _told(error: Exception, lake: str) -> str:
+    """What is away, and why."""
+    from gateway.traffic.lake import reason_of
+
+    if isinstance(error, SQLAlchemyError):  # below its first line are the statement's values
+        return f"Postgres: {str(error).partition(chr(10))[0][:500]}"
+    return f"the lake in {lake}: {reason_of(error)}"
 
 
 if __name__ == "__main__":
