@@ -38,6 +38,7 @@ PROOFS = (
     "capture",
     "remembered",
     "millions",
+    "traffic_outages",
 )
 
 
