@@ -36,7 +36,7 @@ PER_S = float(os.environ.get("OUTAGE_PER_S", "50"))
 QUIET_S = 10.0
 """Of load before each outage, and after it has been caught up with."""
 SAFE_S = 0.1
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 """For what an outage left behind."""
 DISK_MB = 256
 FULL, DROPPED = "hotswap_traffic_journal_full", "hotswap_traffic_dropped_total"
@@ -59,6 +59,14 @@ class World:
         answer = httpx.get(f"{self.house.url}/metrics", headers=self.house.headers, timeout=30)
         families = text_string_to_metric_families(answer.text)
         return sum(each.value for family in families for each in family.samples if each.name == name)
+
+    async def until(self, what: str, check: Callable[[], bool]) -> None:
+        """Raises `AssertionError`, with the end of the shipper's log, when it does not come about."""
+        try:
+            await asyncio.to_thread(wait_for, what, check, PATIENCE_S, 0.1)
+        except AssertionError as error:
+            said = [path.read_text()[-3000:] for path in self.house.state.rglob("shipper.log")]
+            raise AssertionError(f"{error}; the shipper said: {said}") from None
 
     def shipper(self) -> list[int]:
         """Pids of its process, and of those that only wait for its turn."""
@@ -190,17 +198,13 @@ async def _through(world: World, outage: Outage) -> Passed:
         left = world.segments()
         await outage.up(world)
         back = time.monotonic()
-        await asyncio.to_thread(
-            wait_for, "records are taken", lambda: not world.metric(FULL), PATIENCE_S, 0.1
-        )
+        await world.until("records are taken", lambda: not world.metric(FULL))
         resumed = time.monotonic()
-        await asyncio.to_thread(
-            wait_for, "it has caught up", lambda: not left & world.segments(), PATIENCE_S, 0.1
-        )
+        await world.until("it has caught up", lambda: not left & world.segments())
         caught_up = time.monotonic()
         await asyncio.sleep(QUIET_S)
         load.stop()
-    await asyncio.to_thread(wait_for, "all is shipped", lambda: not world.segments(), PATIENCE_S, 0.1)
+    await world.until("all is shipped", lambda: not world.segments())
     await asyncio.sleep(1.5)  # counters are shown once a second
     dropped = await asyncio.to_thread(world.metric, DROPPED) - dropped
     after = await asyncio.to_thread(world.metric, FULL)
@@ -254,7 +258,7 @@ async def _go_on(world: World) -> None:
 
 async def _fill(world: World) -> None:
     await asyncio.to_thread(_write_until_full, world.journal / "ballast")
-    await asyncio.to_thread(wait_for, "the journal is full", lambda: world.metric(FULL), 30, 0.1)
+    await world.until("the journal is full", lambda: bool(world.metric(FULL)))
 
 
 async def _make_space(world: World) -> None:
