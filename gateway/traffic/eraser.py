@@ -25,11 +25,11 @@ from sqlalchemy import Engine, delete, func, select, update
 from gateway.traffic.amendments import table as amendments
 from gateway.traffic.feedback import table as feedback
 from gateway.traffic.forgetting import ERASED, OPEN_S, forgotten_of, table
-from gateway.traffic.journal import unshipped_before
 from gateway.traffic.lake import Lake
 from gateway.traffic.query import FORGETTABLE, Forgotten, condition_of, quoted, together
 from gateway.traffic.rollup import make_nameless
 from gateway.traffic.row import Row
+from gateway.traffic.writers import unshipped_before
 
 log = logging.getLogger("hotswap.traffic")
 

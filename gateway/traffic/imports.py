@@ -35,8 +35,10 @@ from adapters.version import check_name
 from gateway.errors import BadRequest, TooLarge, Unavailable
 from gateway.supervise.lock import Lock
 from gateway.traffic.importing import Item, Job, Prepared
-from gateway.traffic.journal import (
-    SPARE_BYTES,
+from gateway.traffic.journal import SPARE_BYTES
+from gateway.traffic.policy import MAX_CONSENT, Policies
+from gateway.traffic.segment import CLOSED, Header, file_name, frame
+from gateway.traffic.writers import (
     close_left,
     last_number,
     note_number,
@@ -46,8 +48,6 @@ from gateway.traffic.journal import (
     used_bytes,
     writers,
 )
-from gateway.traffic.policy import MAX_CONSENT, Policies
-from gateway.traffic.segment import CLOSED, Header, file_name, frame
 
 Made = TypeVar("Made")
 

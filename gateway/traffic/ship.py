@@ -25,8 +25,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.db.database import CONNECTION
 from gateway.supervise import log_to
 from gateway.supervise.background import step_back
-from gateway.traffic.journal import take
 from gateway.traffic.second import Examining, SecondTier, Unexamined
+from gateway.traffic.writers import take
 
 SETTINGS = "HOTSWAP_SHIPPER_SETTINGS"
 DATABASE_URL = "HOTSWAP_SHIPPER_DATABASE_URL"

@@ -21,12 +21,12 @@ from pathlib import Path
 
 from arro3.core import RecordBatch
 
-from gateway.traffic.journal import close_left, take, writers
 from gateway.traffic.lake import Lake, batches_of
 from gateway.traffic.rollup import Group, Rollups, Sums, add_row
 from gateway.traffic.row import Row, imported, rows_in
 from gateway.traffic.second import Unexamined
 from gateway.traffic.segment import CLOSED, Damage, NotASegment, number_of, read_header
+from gateway.traffic.writers import close_left, take, writers
 
 log = logging.getLogger("hotswap.traffic")
 

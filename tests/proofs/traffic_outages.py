@@ -19,10 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, make_url
 
 from gateway.db import EmbeddedPostgres
-from gateway.traffic.journal import used_bytes, writers
 from gateway.traffic.lake import Lake
 from gateway.traffic.rollup import Rollups
 from gateway.traffic.segment import CLOSED, HEADER_BYTES, OPEN, number_of
+from gateway.traffic.writers import used_bytes, writers
 from tests.conftest import TINY
 from tests.door import Door
 from tests.fakes import Fake, before

@@ -16,7 +16,7 @@ from adapters.errors import Refused
 from gateway.db import Database
 from gateway.errors import BadRequest, TooLarge, Unavailable
 from gateway.traffic.imports import MAX_LINES, STAGED, Import, Imports
-from gateway.traffic.journal import Journal, own
+from gateway.traffic.journal import Journal
 from gateway.traffic.lake import Lake
 from gateway.traffic.policy import Policies, Policy, Rule
 from gateway.traffic.query import Wanted
@@ -24,6 +24,7 @@ from gateway.traffic.reader import Reader
 from gateway.traffic.record import encode
 from gateway.traffic.rollup import Rollups
 from gateway.traffic.shipper import Shipper
+from gateway.traffic.writers import own
 from tests.traffic.records import record
 
 SALT = b"s" * 32

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from gateway.traffic import journal as module
-from gateway.traffic.journal import Journal, JournalError, close_left, take, used_bytes, writers
+from gateway.traffic.journal import Journal, JournalError
 from gateway.traffic.segment import CLOSED, OPEN, read_header, records
+from gateway.traffic.writers import close_left, take, used_bytes, writers
 
 QUICK = {"write_every_s": 0.001, "sync_every_s": 0.005}
 
@@ -278,7 +279,7 @@ def test_it_goes_on_after_the_disk_refused_to_begin_again(
 def test_it_goes_on_after_a_segment_could_not_be_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real, refused = module._close, [0]
+    real, refused = module.close_segment, [0]
 
     def close(path: Path, *, empty: bool) -> None:
         refused[0] += 1
@@ -286,7 +287,7 @@ def test_it_goes_on_after_a_segment_could_not_be_closed(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(path, empty=empty)
 
-    monkeypatch.setattr(module, "_close", close)
+    monkeypatch.setattr(module, "close_segment", close)
     with journal(tmp_path, segment_bytes=100) as written:
         for payload in (b"a" * 100, b"b" * 100):
             written.append(payload)
