@@ -1,12 +1,13 @@
-"""Work that has time: it gets the processor when nobody else wants it."""
+"""Work that has time: it gets little of a processor that others want."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-LEAST = 19
-"""The niceness of what comes last."""
+NICE = 10
+"""A tenth of a core beside something that wants all of it. With 19, a seventieth, a shipper under load would
+fall behind until the journal is full."""
 AUTOGROUP = Path("/proc/self/autogroup")
 
 
@@ -17,10 +18,10 @@ def step_back() -> None:
     of most distributions; man 7 sched), it counts within a session only. A process with a session of its own,
     as the children of `Child` are, makes its whole group nice, too; else the group is its parent's.
     """
-    os.nice(LEAST)
+    os.nice(NICE)
     if os.getsid(0) != os.getpid():
         return
     try:
-        AUTOGROUP.write_text(str(LEAST))
+        AUTOGROUP.write_text(str(NICE))
     except OSError:
         return  # no Linux, none of its groups, or not ours to say: niceness has to do

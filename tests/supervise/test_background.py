@@ -28,7 +28,7 @@ def test_it_comes_last_and_so_does_its_group_unless_others_are_in_it(alone: bool
     said = subprocess.run(
         words, capture_output=True, text=True, check=True, start_new_session=alone, timeout=60
     )
-    assert said.stdout.split() == ["19", "19" if alone and before != "none" else before]
+    assert said.stdout.split() == ["10", "10" if alone and before != "none" else before]
     assert group() == before
 
 
@@ -40,4 +40,4 @@ def test_where_there_are_no_groups_niceness_has_to_do(
     monkeypatch.setattr(background, "AUTOGROUP", tmp_path / "none" / "autogroup")
     monkeypatch.setattr("os.getsid", lambda of: os.getpid())
     background.step_back()
-    assert [19] == asked
+    assert [10] == asked
