@@ -90,6 +90,9 @@ ROW_GROUP = 20_000
 FILE_BYTES = 64 * 1024 * 1024
 """Of a file of the table that is written anew."""
 
+ORPHAN_HOURS = 24
+"""Younger ones may be another shipper's, which is about to commit them."""
+
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _WRITER = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=ROW_GROUP)
 
@@ -219,6 +222,12 @@ class Lake:
     def vacuum(self, hours: int) -> list[str]:
         """Deletes files that the table has not used for `hours`. With 0 older readers lose theirs at once."""
         return self.table().vacuum(hours, dry_run=False, enforce_retention_duration=False)
+
+    def drop_orphans(self) -> list[str]:
+        """Deletes files that no commit ever named and that are older than `ORPHAN_HOURS`: what a shipper that
+        was killed before its commit left behind, where no forgetting would find it.
+        """
+        return self.table().vacuum(ORPHAN_HOURS, dry_run=False, enforce_retention_duration=False, full=True)
 
 
 def batches(found: RecordBatchReader) -> Iterator[RecordBatch]:

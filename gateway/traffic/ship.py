@@ -120,6 +120,7 @@ def _run(wanted: Shipping, engine: Engine, stop: threading.Event) -> None:
                 commits = 0
             today = datetime.now(UTC).date()
             if tidied != today:
+                lake.drop_orphans()
                 if gone := lake.drop_expired(today):
                     log.info("their time is over: %s", ", ".join(gone))
                 with engine.begin() as connection:

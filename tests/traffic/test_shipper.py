@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from gateway.db import Database
 from gateway.traffic.journal import Journal
-from gateway.traffic.lake import Lake
+from gateway.traffic.lake import ORPHAN_HOURS, Lake
 from gateway.traffic.record import Exchanged, encode
 from gateway.traffic.rollup import Rollups, Sums
 from gateway.traffic.segment import CLOSED, OPEN
@@ -254,3 +256,23 @@ async def test_the_tables_log_keeps_no_values_of_texts(tmp_path: Path, lake: Lak
     log = "".join(path.read_text() for path in (tmp_path / "lake" / "_delta_log").glob("*.json"))
     assert "minValues" in log
     assert "alice" not in log and "question" not in log and "key_1" not in log
+
+
+async def test_what_a_killed_shipper_left_uncommitted_goes_after_a_day(
+    tmp_path: Path, lake: Lake, rollups: Rollups
+) -> None:
+    records = [record(number) for number in range(50)]
+    journal(tmp_path, records)
+    Shipper(tmp_path / "journal", lake, rollups).ship()
+    committed = next((tmp_path / "lake").rglob("*.parquet"))
+    old, young = committed.with_name("part-old.parquet"), committed.with_name("part-young.parquet")
+    for orphan in (old, young):
+        orphan.write_bytes(committed.read_bytes())
+    a_day_ago = time.time() - (ORPHAN_HOURS * 3600 + 60)
+    os.utime(old, (a_day_ago, a_day_ago))
+    os.utime(committed, (a_day_ago, a_day_ago))
+    lake.vacuum(0)
+    assert old.exists(), "what a commit named is not what this is about"
+    lake.drop_orphans()
+    assert (False, True, True) == (old.exists(), young.exists(), committed.exists())
+    assert ids(lake) == once(records)
