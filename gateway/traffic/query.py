@@ -17,6 +17,7 @@ PAGE_BYTES = 8 * 1024 * 1024
 """After which a page of stored completions is full, whatever its limit."""
 NEAR_S = 60.0
 """Between the time in a request's id and its `at`, which a clock that is set may part."""
+DAY_S = 86_400.0
 EPOCH = datetime.fromtimestamp(0, UTC)
 LATEST = 253_402_300_799.0
 """The last second of the year 9999, after which nothing knows a date."""
@@ -148,10 +149,15 @@ def _conditions(wanted: Wanted) -> Iterator[str]:
             yield f"{name} = {quoted(value)}"
     if wanted.ids is not None:
         yield f"id IN ({', '.join(map(quoted, wanted.ids))})" if wanted.ids else "false"
+    # Whole days are whole partitions: no times need to be read.
     if wanted.since is not None:
-        yield f"day >= '{_day(wanted.since)}' AND at >= {_time(wanted.since)}"
+        yield f"day >= '{_day(wanted.since)}'"
+        if wanted.since % DAY_S:
+            yield f"at >= {_time(wanted.since)}"
     if wanted.until is not None:
-        yield f"day <= '{_day(wanted.until)}' AND at < {_time(wanted.until)}"
+        yield f"day {'<=' if wanted.until % DAY_S else '<'} '{_day(wanted.until)}'"
+        if wanted.until % DAY_S:
+            yield f"at < {_time(wanted.until)}"
     if wanted.error is not None:
         yield {"any": "error <> ''", "none": "error = ''"}.get(
             wanted.error, f"error = {quoted(wanted.error)}"

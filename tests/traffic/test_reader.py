@@ -71,6 +71,16 @@ def test_what_came_within_a_millisecond_is_in_order_and_on_one_page_only(place: 
     assert first["data"][0]["at"] == "2026-11-18T11:06:40.000Z"
 
 
+def test_a_day_is_from_midnight_to_midnight(place: Place) -> None:
+    midnight, day = AT - AT % 86_400, 86_400
+    times = [midnight - 0.001, midnight, midnight + day - 0.001, midnight + day]
+    given = [record(at=at) for at in times]
+    place.ship(*given[:2])
+    place.journal(*given[2:])
+    assert place.ids(since=midnight, until=midnight + day) == [given[2].id, given[1].id]
+    assert place.ids(since=midnight + 0.001, until=midnight + day + 0.001) == [given[3].id, given[2].id]
+
+
 def test_a_segment_that_is_in_the_lake_and_not_deleted_yet_is_read_once(place: Place) -> None:
     """The shipper was killed between its commit and the deletion."""
     given = record(1)
