@@ -26,7 +26,7 @@ from gateway.traffic.segment import CLOSED, OPEN, Damage, NotASegment, number_of
 BRIEF = tuple(name for name in COLUMNS if name not in ("messages", "tools", "parameters", "response"))
 """Columns of a list: what is about an exchange."""
 BATCH_ROWS = 1_000
-"""Rows that are read, and handed on, at a time: the memory of an export, and the largest piece of one."""
+"""Of an export that are read, and handed on, at a time: its memory, and its largest piece."""
 STORED = (*BRIEF, "tools", "parameters", "response")
 """Columns of a stored completion."""
 READING = "reading-"
@@ -112,19 +112,20 @@ class Reader:
         names = "id, route, version, messages, tools, response"
         condition = f"{self._where(wanted)} AND messages IS NOT NULL AND response IS NOT NULL"
         limit = "" if wanted.limit is None else f" LIMIT {wanted.limit}"
-        for batch in self._query(f"SELECT {names} FROM exchanges WHERE {condition}{limit}"):  # noqa: S608
+        sql = f"SELECT {names} FROM exchanges WHERE {condition}{limit}"  # noqa: S608
+        for batch in self._query(sql, BATCH_ROWS):
             columns = [batch.column(name).to_pylist() for name in names.split(", ")]
             yield b"".join(_line(*row) for row in zip(*columns, strict=True))
 
     def _where(self, wanted: Wanted) -> str:
         return where(wanted, self._forgotten)
 
-    def _query(self, sql: str) -> Iterator[RecordBatch]:
+    def _query(self, sql: str, batch_rows: int = 8192) -> Iterator[RecordBatch]:
         table, beside = self._now()
         names = ", ".join(f'"{name}"' for name in COLUMNS)
         with TemporaryDirectory(prefix=READING, dir=self._journal) as folder:
             query = QueryBuilder().register("lake", table)
-            query.execute(f"SET datafusion.execution.batch_size = {BATCH_ROWS}")
+            query.execute(f"SET datafusion.execution.batch_size = {batch_rows}")
             source = f"SELECT {names} FROM lake"  # noqa: S608
             if beside:  # deltalake's engine reads tables and nothing else
                 query = query.register("journal", table_of(beside, folder))
