@@ -17,6 +17,7 @@ from typing import Any
 
 from arro3.core import Array, DataType, Field, RecordBatch, RecordBatchReader, Schema
 from deltalake import (
+    ColumnProperties,
     CommitProperties,
     DeltaTable,
     PostCommitHookProperties,
@@ -94,7 +95,14 @@ ORPHAN_HOURS = 24
 """Younger ones may be another shipper's, which is about to commit them."""
 
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
-_WRITER = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=ROW_GROUP)
+_ALL_DIFFERENT = ("id", "at", "ttft_ms", "duration_ms", "messages", "response")
+# Level 1, and no dictionaries of what is never the same: a third less CPU than level 3, for 5 % more bytes.
+_WRITER = WriterProperties(
+    compression="ZSTD",
+    compression_level=1,
+    max_row_group_size=ROW_GROUP,
+    column_properties={name: ColumnProperties(dictionary_enabled=False) for name in _ALL_DIFFERENT},
+)
 
 
 class StoreError(OSError):
@@ -174,9 +182,12 @@ class Lake:
         kept = f"SELECT {names} FROM lake WHERE {part} AND NOT ({condition})"  # noqa: S608
 
         def write(table: DeltaTable) -> bool:
+            query = QueryBuilder().register("lake", table)
+            # One file after the other: two read at once would be mixed, and no row group be of one time.
+            query.execute("SET datafusion.execution.target_partitions = 1")
             write_deltalake(
                 table,
-                QueryBuilder().register("lake", table).execute(kept),
+                query.execute(kept),
                 mode="overwrite",
                 predicate=part,
                 target_file_size=FILE_BYTES,
