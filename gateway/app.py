@@ -32,6 +32,7 @@ from gateway.fleet import Fleet
 from gateway.fleet.budget import RetryBudget
 from gateway.fleet.client import Address
 from gateway.fleet.wishes import Wishes
+from gateway.memory import keep_giving_back
 from gateway.relay import Outbox, Silence, Upstream
 from gateway.rollout.routes import Routes
 from gateway.settings import Settings, SettingsError
@@ -175,7 +176,7 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
         channels = ("hotswap_registry", "hotswap_keys", "hotswap_fleet", "hotswap_traffic")
         async with asyncio.TaskGroup() as tasks:
             listener = tasks.create_task(database.listen(channels, changed))
-            watchers = [tasks.create_task(silence.watch())]
+            watchers = [tasks.create_task(silence.watch()), tasks.create_task(keep_giving_back())]
             if traffic is not None:
                 watchers.append(tasks.create_task(traffic.keep_counting()))
             if place.ships and (shipping := keep_shipping(settings, database_url, say)) is not None:
