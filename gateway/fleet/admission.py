@@ -226,6 +226,11 @@ class Admission:
         if not self._over:
             self._dispatch(self._clock())
 
+    @property
+    def sought(self) -> bool:
+        """Whether somebody waits for a slot here."""
+        return self._turns.sought
+
     def overdue(self, before: float) -> list[Waiter]:
         """Who waits for a slot since `before` and may be moved, the next in turn first.
 

@@ -95,6 +95,11 @@ class Turns:
         """Everybody who waits."""
         return [waiter for line in self.lines.values() for waiter in line.waiters]
 
+    @property
+    def sought(self) -> bool:
+        """Whether somebody waits for a slot."""
+        return len(self._seeking) > 0
+
     def overdue(self, before: float) -> list[Waiter]:
         """Who waits for a slot since `before` and may be moved: lines by turn, in each the oldest first."""
         return [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 
+from gateway.fleet.admission import Admission
 from gateway.fleet.engine import Engine
 
 LOOK_S = 0.1
@@ -23,23 +24,39 @@ async def keep_spilling(engines: Mapping[str, Engine], after_s: float, clock: Ca
 
 
 def spill(engines: Collection[Engine], before: float) -> None:
-    """Hands over who has waited for a slot since `before`, a time of the admissions' clock."""
-    for home in engines:
-        if home.boot is None or not home.boot.admission.waiting:
+    """Hands over who has waited for a slot since `before`, a time of the admissions' clock.
+
+    A full fleet costs a look at each engine and no more: thousands may wait then.
+    """
+    takers = [engine for engine in engines if _may_take(engine)]
+    for home in engines if takers else ():
+        if home.boot is None or not home.boot.admission.sought:
             continue
+        refused: set[str] = set()
         for waiter in home.boot.admission.overdue(before):
-            if waiter.key is None or waiter.outcome.done():
+            key = waiter.key
+            if key is None or key in refused or waiter.outcome.done():
                 continue  # the base kept apart needs an empty engine; or an earlier one left, and it came in
-            for other in _by_cost([each for each in engines if each is not home], waiter.key):
-                if other.boot is not None and other.boot.admission.try_enter(waiter.key):
-                    home.boot.admission.hand_over(waiter, other.boot.admission)
-                    break
+            taker = _taker(takers, key)
+            if taker is None:
+                refused.add(key)
+            else:
+                home.boot.admission.hand_over(waiter, taker)
 
 
-def _by_cost(engines: Collection[Engine], name: str) -> list[Engine]:
-    """Those that take requests: without a load first, then the emptiest."""
-    usable = [each for each in engines if each.takes_requests and each.health.ejected() is None]
-    return sorted(usable, key=lambda each: (not _holds(each, name), each.fullness))
+def _may_take(engine: Engine) -> bool:
+    """Whether it is well, and nobody waits for a slot there."""
+    if not engine.takes_requests or engine.boot is None or engine.health.ejected() is not None:
+        return False
+    return not engine.boot.admission.sought
+
+
+def _taker(engines: Collection[Engine], name: str) -> Admission | None:
+    """Where one more for `name` is in now: where it needs no load, or at the emptiest."""
+    for engine in sorted(engines, key=lambda each: (not _holds(each, name), each.fullness)):
+        if engine.boot is not None and engine.boot.admission.try_enter(name):
+            return engine.boot.admission
+    return None
 
 
 def _holds(engine: Engine, name: str) -> bool:
