@@ -32,7 +32,7 @@ from gateway.fleet import Fleet
 from gateway.fleet.budget import RetryBudget
 from gateway.fleet.client import Address
 from gateway.fleet.wishes import Wishes
-from gateway.memory import keep_giving_back
+from gateway.memory import keep_giving_back, settle_heap
 from gateway.relay import Outbox, Silence, Upstream
 from gateway.rollout.routes import Routes
 from gateway.settings import Settings, SettingsError
@@ -261,19 +261,6 @@ class Hotswap:
             await send({"type": f"lifespan.{stage}.failed", "message": str(error)})
             raise
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def settle_heap() -> None:
-    """What is there now stays: the garbage collector leaves it out from here on, until `gc.unfreeze()`.
-
-    A pass that walks all of it would hold every stream up for tens of milliseconds, and would find
-    nothing. The second collection is for the collector's rule of when to look at the old generation: when
-    a quarter of what survived the last full pass has been added. With the start's heap counted, that is
-    once in half an hour, and what died old piles up until then.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.collect()
 
 
 def _first(error: BaseException) -> BaseException:

@@ -46,7 +46,7 @@ def test_the_old_generation_is_looked_at_though_the_start_left_much() -> None:
     """In a process of its own: the collector's counters are the process's."""
     program = """
 import gc
-from gateway.app import settle_heap
+from gateway.memory import settle_heap
 start = [[] for _ in range(400_000)]
 settle_heap()
 before = gc.get_stats()[2]["collections"]
