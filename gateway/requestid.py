@@ -8,11 +8,14 @@ So an id says when its request came, which is where the lake keeps it, and ids o
 from __future__ import annotations
 
 import os
+import re
 import time
 from datetime import UTC, datetime
 
 BATCH = 4096
 """Ids that one read of the kernel's random numbers makes. One read an id is a tenth of a small request."""
+
+ID = re.compile(r"[0-9a-f]{12}7[0-9a-f]{19}")
 
 DIGITS = 18
 """Of random numbers that an id takes."""
@@ -46,6 +49,6 @@ class RequestIds:
 
 def when(request_id: str) -> datetime:
     """When the request of this id came, to the millisecond. Raises `ValueError` for what is no id of ours."""
-    if len(request_id) != 32 or request_id[12] != "7":
+    if ID.fullmatch(request_id) is None:
         raise ValueError(f"{request_id[:64]!r} is no request id")
     return datetime.fromtimestamp(int(request_id[:12], 16) / 1000, UTC)

@@ -141,7 +141,7 @@ class Sender:
                 return answer.json()
             message = message_of(answer.text, answer.status_code)
             if answer.status_code != 503 or time.monotonic() > until:
-                fail(f"{where}: {message}" + (f"; so far {self.counts}. {again}" if self.counts else ""))
+                fail(f"{where}: {message}; so far {self.counts}. {again}")
             say(f"{where}: waiting, {message}")
             time.sleep(float(answer.headers.get("retry-after", "5")))
 

@@ -18,12 +18,11 @@ from typing import Any
 
 import msgspec
 
-from gateway.requestid import when
+from gateway.requestid import ID, when
 from gateway.traffic.unit import MAX_UNIT
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 REASON = re.compile(r"[a-z_]{1,32}")
-OURS = re.compile(r"[0-9a-f]{32}")
 MILLISECONDS = 100_000_000_000
 """As seconds, the year 5138."""
 MOST_TOKENS = 2**31
@@ -162,7 +161,7 @@ def _exported(about: Mapping[str, Any]) -> bool:
     """Whether a row's metadata is what our export writes there."""
     if set(about) != {"id", "route", "version"} or not all(isinstance(each, str) for each in about.values()):
         return False
-    return OURS.fullmatch(about["id"]) is not None and about["id"][12] == "7"
+    return ID.fullmatch(about["id"]) is not None
 
 
 def _made(request: Mapping[str, Any], asked: Any, completion: Mapping[str, Any]) -> Foreign:

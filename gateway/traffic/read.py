@@ -17,6 +17,7 @@ import msgspec
 
 from gateway.errors import BadRequest, GatewayError, NotFound
 from gateway.traffic.query import Forgotten, Wanted
+from gateway.traffic.row import JSON_COLUMNS
 
 DATA, DONE, REFUSED = b"=", b".", b"!"
 FRAME = struct.Struct("<cI")
@@ -106,7 +107,7 @@ def answer(question: Question) -> Iterator[bytes]:
 
 def _with_json(row: dict[str, Any]) -> dict[str, Any]:
     """The row, with what is JSON in it as such."""
-    for name in ("messages", "tools", "parameters", "metadata", "response"):
+    for name in JSON_COLUMNS:
         if row.get(name) is not None:
             row[name] = msgspec.Raw(row[name].encode())
     return row

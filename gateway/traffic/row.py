@@ -27,6 +27,10 @@ PROMPTS = ("messages", "input", "prompt")
 """What a request says to the model, by the name that its endpoint gives it."""
 
 
+JSON_COLUMNS = ("messages", "tools", "parameters", "metadata", "response")
+"""Columns of a row that hold what was said, as JSON."""
+
+
 class Row(TypedDict):
     """One exchange in the lake. `day` (UTC, as 2026-11-24), `route` and `keep_days` are its partition.
 

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from gateway.traffic.row import Row
+from gateway.traffic.row import JSON_COLUMNS, Row
 from gateway.traffic.texts import Rewrite, rewritten
 
 if TYPE_CHECKING:
     from gateway.settings import PresidioSettings
 
-TEXTS = ("messages", "tools", "parameters", "metadata", "response")
-"""Columns of a row that hold what was said, as JSON."""
 PACKAGES = ("presidio_analyzer", "spacy")
 
 _json = msgspec.json.Encoder().encode
@@ -95,7 +93,7 @@ class SecondTier:
         rewrite = self.load()
         result = dict(row)
         try:
-            for name in TEXTS:
+            for name in JSON_COLUMNS:
                 text = result[name]
                 if isinstance(text, str):
                     value = _decode(text)
@@ -112,7 +110,7 @@ class SecondTier:
 
 def without_words(row: Row) -> Row:
     """What may be shown of a row before it is examined."""
-    return cast(Row, {**row, **dict.fromkeys(TEXTS)}) if row["redacted"] else row
+    return cast(Row, {**row, **dict.fromkeys(JSON_COLUMNS)}) if row["redacted"] else row
 
 
 def _presidio(wanted: Examining) -> Rewrite:

@@ -7,7 +7,6 @@ tenant's: any of its keys reaches it, and no other's. Deleting is forgetting one
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,7 +24,6 @@ from gateway.traffic.redact import redact_json
 
 MAX_BODY_BYTES = 128 * 1024
 """Of an update: the most that metadata may be, with every character escaped."""
-ID = re.compile(r"[0-9a-f]{12}7[0-9a-f]{19}")
 AMENDED = 1000
 """Exchanges with other metadata that one question names."""
 
@@ -218,7 +216,7 @@ def _id_of(id: str) -> str | None:
         when(bare)
     except ValueError:
         return None
-    return bare if ID.fullmatch(bare) else None
+    return bare
 
 
 def _unknown(id: str) -> NotFound:

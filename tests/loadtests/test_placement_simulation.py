@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gateway.settings import Fleet as FleetSettings
 from loadtests.placement import spread, traffic
 from loadtests.placement.__main__ import main
 from loadtests.placement.dispatch import Homes, Queue
 from loadtests.placement.engine import CPU, GPU, Engine, Proportions, Request
-from loadtests.placement.fleet import WAYS, Outcome, Scene, Way, simulate
+from loadtests.placement.fleet import SPILL_AFTER_S, WAYS, Outcome, Scene, Way, simulate
 from loadtests.placement.scenes import run
 
 SHAPE = Proportions(
@@ -160,6 +161,10 @@ def test_a_request_goes_home_and_waits_there_or_spills_to_an_engine_with_a_free_
     assert {1 - at[0]} == spills.passed(0.5)
     assert at[0] == spills.arrived(asked(third))
     assert set() == spills.passed(0.6), "a full fleet does not spill"
+
+
+def test_it_spills_when_the_gateway_does() -> None:
+    assert SPILL_AFTER_S == FleetSettings().spill_after_s
 
 
 def scene(exponent: float, *, slots: int = 4, cache: int = 16) -> Scene:

@@ -6,12 +6,11 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 
 from gateway.db import Database
 from gateway.settings import PresidioSettings
@@ -35,23 +34,6 @@ from tests.traffic.test_shipper import Killed, ids, journal, left, once, rounded
 SALT = b"s" * 32
 WHO = "Alice Johnson"
 SSN = "219-09-9999"
-
-
-@pytest.fixture
-def postgres(db: Database) -> Iterator[Engine]:
-    engine = create_engine(db.url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def rollups(postgres: Engine) -> Rollups:
-    return Rollups(postgres)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "lake"))
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,14 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deltalake import DeltaTable
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
-from gateway.db import Database
 from gateway.traffic.journal import Journal
 from gateway.traffic.lake import ORPHAN_HOURS, Lake
 from gateway.traffic.record import Exchanged, encode
@@ -27,24 +25,6 @@ from tests.traffic.records import record
 
 class Killed(BaseException):
     """As if the process had ended here: nothing of ours catches it."""
-
-
-@pytest.fixture
-def postgres(db: Database) -> Iterator[Engine]:
-    """What the shipper's process has: a blocking connection to a migrated database."""
-    engine = create_engine(db.url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def rollups(postgres: Engine) -> Rollups:
-    return Rollups(postgres)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "lake"))
 
 
 def journal(folder: Path, records: list[Exchanged], **settings: Any) -> None:
