@@ -13,17 +13,21 @@ from gateway.supervise import background
 
 PROGRAM = """
 import os
-from gateway.supervise.background import AUTOGROUP, step_back
+from gateway.supervise.background import step_back
+from tests.supervise.test_background import group
 step_back()
-print(os.nice(0), AUTOGROUP.read_text().split()[-1] if AUTOGROUP.exists() else "none")
+print(os.nice(0), group())
 """
+
+
+def group() -> str:
+    """How nice this process's group is. The file is empty for who is in a group of another kind (cgroup)."""
+    said = background.AUTOGROUP.read_text().split() if background.AUTOGROUP.exists() else []
+    return said[-1] if said else "none"
 
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_it_comes_last_and_so_does_its_group_unless_others_are_in_it(alone: bool) -> None:
-    def group() -> str:
-        return background.AUTOGROUP.read_text().split()[-1] if background.AUTOGROUP.exists() else "none"
-
     words, before = [sys.executable, "-c", PROGRAM], group()
     said = subprocess.run(
         words, capture_output=True, text=True, check=True, start_new_session=alone, timeout=60
