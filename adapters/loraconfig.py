@@ -52,7 +52,7 @@ _READ = {
     "use_rslora",
 }
 
-_VARIANTS = {
+VARIANTS = {
     "use_dora": ("dora", "DoRA"),
     "alora_invocation_tokens": ("alora", "aLoRA (activated LoRA)"),
     "lora_bias": ("bias", "a bias on LoRA layers"),
@@ -64,7 +64,8 @@ _VARIANTS = {
     "trainable_token_indices": ("trainable_tokens", "trained token embeddings"),
     "target_parameters": ("target_parameters", "LoRA on bare parameters"),
 }
-_INITS = ("gaussian", "eva", "orthogonal", "mica")
+"""PEFT's keys for what engines do not serve: the refusal's code, and what it is in words."""
+INITS = ("gaussian", "eva", "orthogonal", "mica")
 """Inits that touch only the adapter. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA also move the base's weights."""
 
 _PATTERN = re.compile(r"(?:[\w.|^-]|\\\.|\\d\+?)+", re.ASCII)
@@ -107,7 +108,7 @@ def read(folder: Path) -> LoraConfig:
     if path.stat().st_size > 1 << 20:
         raise Refused(f"{CONFIG} has {path.stat().st_size} bytes; at most 1048576", code="bad_config")
     table = read_object(path.read_bytes(), CONFIG, code="bad_config")
-    _check_kind(table)
+    check_kind(table)
     targets = table.get("target_modules")
     if isinstance(targets, list) and targets and all(isinstance(t, str) and t for t in targets):
         listed: tuple[str, ...] | None = tuple(targets)
@@ -139,14 +140,16 @@ def read(folder: Path) -> LoraConfig:
     )
 
 
-def _check_kind(table: dict[str, Any]) -> None:
+def check_kind(table: Mapping[str, Any]) -> None:
+    """Raises `Refused` when `table` (a config, or the part of one that is known) is no kind of LoRA that
+    engines serve."""
     kind = table.get("peft_type")
     if kind != "LORA":
         raise Refused(
             f"peft_type is {shown(kind)}; only LORA is served. Retrain with peft.LoraConfig",
             code="not_lora",
         )
-    for key, (code, noun) in _VARIANTS.items():
+    for key, (code, noun) in VARIANTS.items():
         if table.get(key) not in (None, False, [], {}):
             raise Refused(
                 f"{key} is {shown(table[key])}: engines do not serve {noun}. Retrain without it", code=code
@@ -157,14 +160,14 @@ def _check_kind(table: dict[str, Any]) -> None:
             code="bias",
         )
     init = table.get("init_lora_weights", True)
-    if not (init is None or type(init) is bool or (isinstance(init, str) and init.lower() in _INITS)):
+    if not (init is None or type(init) is bool or (isinstance(init, str) and init.lower() in INITS)):
         raise Refused(
             f"init_lora_weights is {shown(init)}, which also changes the base's weights: served on "
             "the plain base "
             "it would be wrong. Convert it with PEFT's path_initial_model_for_weight_conversion",
             code="unsupported_init",
         )
-    for key in table.keys() - _TRAINING_ONLY - _READ - _VARIANTS.keys():
+    for key in table.keys() - _TRAINING_ONLY - _READ - VARIANTS.keys():
         if table[key] not in (None, False, [], {}, ""):
             raise Refused(
                 f"{CONFIG} has {shown(key)} = {shown(table[key])}, which engines would ignore; if it changes "

@@ -21,8 +21,11 @@ def add_fleet(app: FastAPI, fleet: Fleet, wishes: Wishes, routes: Routes) -> Non
 
     @app.get("/admin/v1/fleet")
     async def engines() -> dict[str, Any]:
-        """Every engine: its state, why, and what is resident there."""
-        return {"data": [asdict(engine) for engine in await fleet.state()]}
+        """Every engine: its state, why, and what is resident there. `limits` hold for adapters to come."""
+        return {
+            "data": [asdict(engine) for engine in await fleet.state()],
+            "limits": {"max_lora_rank": fleet.max_lora_rank},
+        }
 
     @app.get("/admin/v1/fleet/events")
     async def events(since: int = 0) -> dict[str, Any]:

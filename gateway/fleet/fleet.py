@@ -185,6 +185,13 @@ class Fleet:
         ]
         return min(rooms, default=None)
 
+    @property
+    def max_lora_rank(self) -> int:
+        """The largest rank that every engine serves and that the registry takes."""
+        reports = [engine.report for engine in self._engines.values() if engine.report is not None]
+        served = [report.max_lora_rank for report in reports if report.max_lora_rank]
+        return min([self._settings.engine.max_lora_rank, *served])
+
     async def state(self) -> list[EngineState]:
         """Every engine, for people; serving ones are asked what is resident, for at most `REPORT_S`."""
         engines = list(self._engines.values())

@@ -33,6 +33,7 @@ class Report:
     resident: Mapping[str, int | None] | None
     base_fingerprint: str | None = None
     max_num_seqs: int | None = None
+    max_lora_rank: int | None = None
     admission: bool = False
     apart: bool = False
     counters: Mapping[str, int] | None = None
@@ -61,6 +62,7 @@ class Report:
                 resident=None if resident is None else {str(each["name"]): each["slot"] for each in resident},
                 base_fingerprint=_text(body.get("base_fingerprint")),
                 max_num_seqs=_count(body.get("max_num_seqs")),
+                max_lora_rank=_count(loras.get("max_lora_rank")),
                 admission=admission.get("enabled") is True,
                 apart=admission.get("apart") is True,
                 counters=None if counters is None else {str(k): int(v) for k, v in counters.items()},
