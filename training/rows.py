@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,15 @@ from training.recipe import TrainingError
 ROLES = ("system", "user", "assistant")
 SHOWN = 10
 """Bad rows that are listed; the rest are counted."""
+
+
+class BadRow(ValueError):
+    """A line is no training row: what it is or has, and how it becomes one."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(f"{what}; {fix}")
+        self.what = what
+        self.fix = fix
 
 
 class BadRows(TrainingError):
@@ -73,23 +83,13 @@ def read_rows(file: Path) -> tuple[Row, ...]:
 
     Raises `BadRows` naming each bad line with its reason, `TrainingError` when the file is missing or empty.
     """
-    try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError as error:
-        raise TrainingError(f"cannot read rows from {file}: {error.strerror or error}") from error
     rows: list[Row] = []
     reasons: dict[int, str] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered(file):
         try:
-            rows.append(Row(number, _messages(json.loads(line))))
-        except UnicodeDecodeError:
-            reasons[number] = "is not UTF-8"
-        except json.JSONDecodeError as error:
-            reasons[number] = f"is not JSON: {error.msg} at column {error.colno}"
-        except ValueError as error:
-            reasons[number] = str(error)
+            rows.append(Row(number, parse(line)))
+        except BadRow as bad:
+            reasons[number] = str(bad)
     if reasons:
         raise BadRows(str(file), reasons)
     if not rows:
@@ -97,6 +97,38 @@ def read_rows(file: Path) -> tuple[Row, ...]:
             f"{file} holds no rows; write one JSON object a line, e.g. {json.dumps(chat('Q', 'A'))}"
         )
     return tuple(rows)
+
+
+def numbered(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Each line that is not blank, with its number from 1. Raises `TrainingError` when it cannot be read."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise TrainingError(f"cannot read rows from {file}: {error.strerror or error}") from error
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def parse(line: bytes) -> tuple[Message, ...]:
+    """The conversation that one line holds. Raises `BadRow`."""
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        byte = line[error.start]
+        raise BadRow(
+            f"is not UTF-8: byte 0x{byte:02x} at column {error.start + 1}"
+            f" ({bytes([byte]).decode('cp1252', 'replace')!r} in Windows-1252)",
+            "save the file as UTF-8, e.g. iconv -f windows-1252 -t utf-8",
+        ) from error
+    except json.JSONDecodeError as error:
+        raise BadRow(
+            f"is not JSON: {error.msg} at column {error.colno}",
+            f"write one JSON object a line, e.g. {json.dumps(chat('Q', 'A'))}",
+        ) from error
+    except RecursionError as error:
+        raise BadRow("is nested too deeply to be read", "a row is an object with 'messages'") from error
+    return _messages(value)
 
 
 def digest(file: Path) -> str:
@@ -107,7 +139,10 @@ def digest(file: Path) -> str:
 
 def _messages(row: Any) -> tuple[Message, ...]:
     if not isinstance(row, dict):
-        raise ValueError(f"is {_kind(row)}, not an object with 'messages', or 'prompt' and 'completion'")
+        raise BadRow(
+            f"is {_kind(row)}, not an object with 'messages', or 'prompt' and 'completion'",
+            f"write it as {json.dumps(chat('Q', 'A'))}",
+        )
     if "messages" in row:
         _only(row, {"messages"}, "the row")
         return _conversation(row["messages"])
@@ -115,40 +150,49 @@ def _messages(row: Any) -> tuple[Message, ...]:
         _only(row, {"prompt", "completion"}, "the row")
         for key in ("prompt", "completion"):
             if not isinstance(row.get(key), str) or not row[key].strip():
-                raise ValueError(f"{key!r} is {_kind(row.get(key))}; it must be text")
+                raise BadRow(
+                    f"{key!r} is {_kind(row.get(key))}", "it must be text; fill it in, or drop the row"
+                )
         return Message("user", row["prompt"]), Message("assistant", row["completion"], learn=True)
-    raise ValueError(f"has {sorted(row)}; a row has 'messages', or 'prompt' and 'completion'")
+    raise BadRow(
+        f"has {sorted(map(str, row))}", "a row has 'messages', or 'prompt' and 'completion': rename its keys"
+    )
 
 
 def _conversation(messages: Any) -> tuple[Message, ...]:
     if not isinstance(messages, list) or not messages:
-        raise ValueError(f"'messages' is {_kind(messages)}; it must be a list of messages")
+        raise BadRow(f"'messages' is {_kind(messages)}", "it must be a list of messages")
     found = tuple(_message(index, message) for index, message in enumerate(messages))
     if not any(message.learn for message in found):
-        raise ValueError("has no assistant message to learn from")
+        raise BadRow(
+            "has no assistant message to learn from", "add the answer that it shall give, or drop the row"
+        )
     return found
 
 
 def _message(index: int, message: Any) -> Message:
     where = f"messages[{index}]"
     if not isinstance(message, dict):
-        raise ValueError(f"{where} is {_kind(message)}, not an object with 'role' and 'content'")
+        raise BadRow(f"{where} is {_kind(message)}", "it must be an object with 'role' and 'content'")
     _only(message, {"role", "content", "weight"}, where)
     role, content, weight = message.get("role"), message.get("content"), message.get("weight", 1)
     if role not in ROLES:
-        raise ValueError(f"{where} has role {role!r}; known are {', '.join(ROLES)}")
+        raise BadRow(f"{where} has role {role!r}", f"known are {', '.join(ROLES)}")
     if role == "system" and index:
-        raise ValueError(f"{where} is a system message; only the first message may be one")
+        raise BadRow(f"{where} is a system message", "only the first message may be one: move it there")
     if not isinstance(content, str) or (role != "system" and not content.strip()):
-        raise ValueError(f"{where} has content {_kind(content)}; it must be text")
+        raise BadRow(f"{where} has content {_kind(content)}", "it must be text; fill it in, or drop the row")
     if weight not in (0, 1) or ("weight" in message and role != "assistant"):
-        raise ValueError(f"{where} has weight {weight!r}; an assistant message may have 0 or 1, others none")
+        raise BadRow(f"{where} has weight {weight!r}", "an assistant message may have 0 or 1, others none")
     return Message(role, content, learn=role == "assistant" and weight == 1)
 
 
 def _only(found: dict[str, Any], known: set[str], where: str) -> None:
     if strange := sorted(set(found) - known):
-        raise ValueError(f"{where} has {', '.join(map(repr, strange))}, which this trainer cannot learn from")
+        raise BadRow(
+            f"{where} has {', '.join(map(repr, strange))}, which this trainer cannot learn from",
+            "leave it out; what matters of it goes into a message's content",
+        )
 
 
 def _kind(value: Any) -> str:
