@@ -23,6 +23,7 @@ VERBS: Verbs = {
     ),
     "traffic": ("gateway.cli.traffic:traffic", "Show, count and export what was asked and answered."),
     "train": ("gateway.cli.train:train", "Train an adapter from rows and register it."),
+    "recipes": ("gateway.cli.recipes:recipes", "Show the presets of training, and what they resolve to."),
     "base": ("gateway.cli.base:base", "Fetch and prepare the base model."),
     "keys": ("gateway.cli.keys:keys", "Make, list and revoke API keys."),
     "config": ("gateway.cli.config:config", "Check the settings and where each came from."),
