@@ -39,6 +39,7 @@ PROOFS = (
     "remembered",
     "millions",
     "traffic_outages",
+    "memory_estimate",
 )
 
 

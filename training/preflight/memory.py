@@ -8,8 +8,9 @@ first tile. Before the steps there is another peak, while the base is loaded and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from training.preflight.findings import Finding, error, warning
@@ -90,14 +91,18 @@ class Memory:
 
 def estimate(base: Shape, recipe: Recipe, batch: Batch, device: str = "cpu") -> Memory:
     """Bytes at the peak of training `base` by `recipe`, whose largest step is `batch`."""
-    process = _process(device)
-    weights = _weights(base)
-    adapter = _adapter(base, recipe)
-    return Memory(
-        step=(process, weights, adapter, _activations(base, recipe, batch), _head(base, batch, device)),
-        loading=(process, weights, _checkpoint(base)),
-        device=device,
-    )
+    activations = _activations(base, recipe, batch)
+    stays = (_weights(base), _adapter(base, recipe), activations)
+    if device == "cuda":
+        head = _head(base, batch, device)
+        return Memory((_process(device), _embedding(base), *stays, head), (), device)
+    # On a CPU the heap keeps what loading had freed, and steps live in it until they need more.
+    heap = (*stays, _holes(base, batch, activations.bytes))
+    left = _left_by_loading(base)
+    spare = left.bytes - sum(term.bytes for term in (*heap[1:],))
+    parts = (*heap, replace(left, bytes=spare)) if spare > 0 else heap
+    always = (_process(device), _mapped(base))
+    return Memory((*always, *parts, _head(base, batch, device)), (*always, _weights(base), left), device)
 
 
 def look(memory: Memory | None, free_bytes: int | None) -> Iterator[Finding]:
@@ -116,7 +121,16 @@ def look(memory: Memory | None, free_bytes: int | None) -> Iterator[Finding]:
         yield warning("memory", have, fix)
 
 
-PROCESS = {"cpu": 760_000_000, "cuda": 520_000_000}
+PROCESS = {"cpu": 650_000_000, "cuda": 550_000_000}
+"""Measured: Python with torch 2.13, transformers 5.19, trl 1.16, peft 0.21, bitsandbytes 0.50, datasets 5.2
+has 381 MB of its own and 203 MB of files after their import, and 66 MB more of files (oneDNN, MKL) after the
+first step. On a GPU: a CUDA context and the handles of cuBLAS; that was never measured."""
+HOLES = 0.77
+"""glibc (2.36, its bug 14581) does not put an aligned block into a hole of its own size, and torch's blocks are
+aligned, so temporaries leave holes between what stays. Measured as the heap's growth a token: 1.20 MB with
+blocks in the heap, 0.68 MB with pages of their own (MALLOC_MMAP_THRESHOLD_)."""
+OWN_PAGES = 32 * 2**20
+"""From this size on glibc gives a block pages of its own (DEFAULT_MMAP_THRESHOLD_MAX): no holes."""
 
 
 def _process(device: str) -> Term:
@@ -124,37 +138,84 @@ def _process(device: str) -> Term:
 
 
 def _weights(base: Shape) -> Term:
-    size = round(base.linear_parameters * NF4) + base.embedding_parameters * BF16
-    return Term("base", size, "linear layers in NF4 with double quantization, the rest in bfloat16")
+    """The rest, the embedding above all, stays in bfloat16: see `_mapped`, or on a GPU beside these."""
+    return Term("base", round(base.linear_parameters * NF4), "linear layers in NF4, scales quantized too")
+
+
+def _embedding(base: Shape) -> Term:
+    return Term("embedding", base.embedding_parameters * BF16, "in bfloat16, with the output head")
+
+
+def _mapped(base: Shape) -> Term:
+    """safetensors maps the file, and the embedding stays in it; so the whole map stays, with every page that
+    was read."""
+    return Term("checkpoint", base.parameters * BF16, "the bfloat16 file, mapped; the embedding is in it")
 
 
 def _adapter(base: Shape, recipe: Recipe) -> Term:
     """TRL keeps LoRA weights in bfloat16 on a quantized base (trl/trainer/sft_trainer.py), so their gradients
-    and both of Adam's moments are bfloat16 too: 4 x 2 bytes."""
+    and both of Adam's moments are in bfloat16 too: 4 x 2 bytes a weight."""
     return Term("adapter", base.lora_parameters(recipe.rank) * 4 * BF16, "weights, gradients, Adam's moments")
 
 
-def _checkpoint(base: Shape) -> Term:
-    """safetensors maps the file, and pages that were read count as resident until the map is gone."""
-    return Term("checkpoint", base.parameters * BF16, "the bfloat16 file, mapped while it is quantized")
+def _left_by_loading(base: Shape) -> Term:
+    """transformers copies each matrix out of the map before it quantizes it. Matrices below `OWN_PAGES` are
+    blocks of the heap, and stay there, free, with the holes between them."""
+    small = sum(math.prod(shape) for shape in base.linears.values() if math.prod(shape) * BF16 < OWN_PAGES)
+    return Term("left by loading", round(small * BF16 * (1 + HOLES)), "free, but kept by the heap")
 
 
 def per_token_and_layer(base: Shape, recipe: Recipe) -> int:
+    """Bytes that one layer keeps of one token for the backward pass, checked by counting what autograd saves
+    (torch.autograd.graph.saved_tensors_hooks): a llama's layer, whose frozen weights save nothing of theirs.
+
+    - each of the two norms: its input in float32;
+    - for LoRA's A: the input of the attention, of the MLP and of down_proj, once each for all who read it;
+    - the attention: queries, keys, values and the output, which is o_proj's input; the sum of each head;
+    - the MLP: gate, silu(gate) and up;
+    - for LoRA's B: what A gives, at each linear layer;
+    - with dropout, in the place of the inputs: what is left of it for each linear layer alone, and its mask,
+      a byte a value.
+    """
     wide, narrow = base.hidden, base.intermediate
-    heads = base.heads * base.head_dim
-    norms = 2 * wide * FP32
-    inputs = 2 * wide * BF16
-    attention = 5 * heads * BF16 + base.heads * FP32
-    gated = 4 * narrow * BF16
-    lora = 7 * recipe.rank * BF16
-    return norms + inputs + attention + gated + lora
+    heads, pairs = base.heads * base.head_dim, base.kv_heads * base.head_dim
+    norms = 2 * (wide * FP32 + FP32)
+    inputs = 2 * wide * BF16 + narrow * BF16
+    attention = (2 * heads + 2 * pairs) * BF16 + base.heads * FP32
+    gated = 3 * narrow * BF16
+    linears = len(base.linears) / base.layers
+    lora = linears * recipe.rank * BF16
+    if recipe.dropout:
+        inputs = round(sum(into for _, into in base.linears.values()) / base.layers) * (BF16 + 1)
+    return round(norms + inputs + attention + gated + lora)
 
 
 def _activations(base: Shape, recipe: Recipe, batch: Batch) -> Term:
-    size = batch.padded * per_token_and_layer(base, recipe) * base.layers
-    return Term("activations", size, f"{batch.rows} rows of {batch.tokens:,} tokens x {base.layers} layers")
+    """Of all layers; with checkpointing each layer's input, and all of the one that is computed again."""
+    each = per_token_and_layer(base, recipe)
+    size = each * base.layers
+    if recipe.gradient_checkpointing:
+        size = base.layers * base.hidden * BF16 + each
+    return Term(
+        "activations",
+        batch.padded * size,
+        f"{batch.rows} rows of {batch.tokens:,} tokens x {base.layers} layers",
+    )
+
+
+def _holes(base: Shape, batch: Batch, activations: int) -> Term:
+    """As far as the activations are blocks of the heap."""
+    largest = batch.padded * max(base.intermediate, base.hidden) * BF16
+    share = 1.0 if largest < OWN_PAGES else 0.0
+    return Term("holes", round(activations * HOLES * share), "between them in the heap")
 
 
 def _head(base: Shape, batch: Batch, device: str) -> Term:
-    tile = min(batch.padded, TOKEN_TILE) * min(base.vocabulary, VOCABULARY_TILE)
-    return Term("output head", tile * 31, f"a tile of logits, {min(batch.padded, TOKEN_TILE):,} tokens")
+    """A tile of logits with all that trl/kernels/chunked_logprob.py has of it at once. On a CPU, in
+    `_backward_tile`: the tile (bfloat16), y, z, log_p, p, grad (float32 each), is_target (a byte), and two
+    float32 of the expression in the middle: 2 + 5 x 4 + 1 + 2 x 4 bytes. On a GPU it works in place."""
+    tokens = min(batch.padded, TOKEN_TILE)
+    each = BF16 if device == "cuda" else BF16 + 5 * FP32 + 1 + 2 * FP32
+    tile = tokens * min(base.vocabulary, VOCABULARY_TILE) * each
+    gradient = batch.padded * base.hidden * FP32
+    return Term("output head", tile + gradient, f"a tile of logits: {tokens:,} tokens")
