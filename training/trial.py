@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from training.preflight.duration import PADDING
 from training.recipe import Recipe, TrainingError
+from training.rows import numbered
 from training.sft import Progress, train
 from training.stop import Stop
 
@@ -39,16 +41,19 @@ def worth(recipe: Recipe, rows: int) -> bool:
 
 
 def run(base: Path, rows: Path, recipe: Recipe, stop: Stop | None = None, steps: int = STEPS) -> Trial:
-    """Train `steps` steps and throw the adapter away.
+    """Train `steps` steps on some of the rows, and throw the adapter away.
 
-    Raises `TrainingError` (from the training itself, or for a loss that is no number or explodes) and
-    `Stopped`.
+    The first step has the longest rows, so that what does not fit in memory fails here; the others are drawn
+    by the recipe's seed, so that their time stands for all. Raises `TrainingError` (from the training itself,
+    or for a loss that explodes) and `Stopped`.
     """
     seen: list[tuple[float, Progress]] = []
     hear: Callable[[Progress], None] = lambda progress: seen.append((time.monotonic(), progress))  # noqa: E731
     short = replace(recipe, max_steps=steps, checkpoint_steps=None, early_stop=None, validation_share=0.0)
     with tempfile.TemporaryDirectory(prefix="hotswap-trial-") as folder:
-        train(base, rows, short, Path(folder) / "adapter", hear, stop)
+        some = Path(folder) / "rows.jsonl"
+        some.write_bytes(b"\n".join(chosen(rows, recipe.batch_size, steps, recipe.seed)) + b"\n")
+        train(base, some, short, Path(folder) / "adapter", hear, stop)
     if len(seen) < 2:
         raise TrainingError(f"the trial reported {len(seen)} steps of {steps}; train with --no-trial")
     (first_at, first), (last_at, last) = seen[0], seen[-1]
@@ -58,6 +63,13 @@ def run(base: Path, rows: Path, recipe: Recipe, stop: Stop | None = None, steps:
             f"the learning rate ({recipe.learning_rate:g}), or train with --no-trial"
         )
     return Trial(steps, (last_at - first_at) / (len(seen) - 1), first.loss, last.loss, peak_bytes())
+
+
+def chosen(rows: Path, batch: int, steps: int, seed: int) -> list[bytes]:
+    """Lines for so many steps: a batch of the longest, the rest by chance. Trainers put the longest first."""
+    lines = sorted((line for _, line in numbered(rows)), key=len, reverse=True)
+    rest = lines[batch:]
+    return lines[:batch] + random.Random(seed).sample(rest, min(len(rest), batch * (steps - 1)))  # noqa: S311
 
 
 def peak_bytes() -> int:

@@ -126,9 +126,9 @@ PROCESS = {"cpu": 650_000_000, "cuda": 550_000_000}
 has 381 MB of its own and 203 MB of files after their import, and 66 MB more of files (oneDNN, MKL) after the
 first step. On a GPU: a CUDA context and the handles of cuBLAS; that was never measured."""
 HOLES = 0.77
-"""glibc (2.36, its bug 14581) does not put an aligned block into a hole of its own size, and torch's blocks are
-aligned, so temporaries leave holes between what stays. Measured as the heap's growth a token: 1.20 MB with
-blocks in the heap, 0.68 MB with pages of their own (MALLOC_MMAP_THRESHOLD_)."""
+"""glibc (2.36, its bug 14581) does not put an aligned block into a hole of its own size, and torch's blocks
+are aligned, so temporaries leave holes between what stays. Measured as the heap's growth a token: 1.20 MB
+with blocks in the heap, 0.68 MB with pages of their own (MALLOC_MMAP_THRESHOLD_)."""
 OWN_PAGES = 32 * 2**20
 """From this size on glibc gives a block pages of its own (DEFAULT_MMAP_THRESHOLD_MAX): no holes."""
 
