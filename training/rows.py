@@ -10,13 +10,14 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from training.recipe import TrainingError
 
+Parsed = TypeVar("Parsed")
 ROLES = ("system", "user", "assistant")
 SHOWN = 10
 """Bad rows that are listed; the rest are counted."""
@@ -83,19 +84,25 @@ def read_rows(file: Path) -> tuple[Row, ...]:
 
     Raises `BadRows` naming each bad line with its reason, `TrainingError` when the file is missing or empty.
     """
-    rows: list[Row] = []
+    return parsed(file, lambda number, line: Row(number, parse(line)), json.dumps(chat("Q", "A")))
+
+
+def parsed(file: Path, parse: Callable[[int, bytes], Parsed], example: str) -> tuple[Parsed, ...]:
+    """Every line of the file as `parse` makes it of its number and bytes, or refuses with `BadRow`.
+
+    Blank lines are passed over. Raises as `read_rows`; `example` is a line as it should be.
+    """
+    rows: list[Parsed] = []
     reasons: dict[int, str] = {}
     for number, line in numbered(file):
         try:
-            rows.append(Row(number, parse(line)))
+            rows.append(parse(number, line))
         except BadRow as bad:
             reasons[number] = str(bad)
     if reasons:
         raise BadRows(str(file), reasons)
     if not rows:
-        raise TrainingError(
-            f"{file} holds no rows; write one JSON object a line, e.g. {json.dumps(chat('Q', 'A'))}"
-        )
+        raise TrainingError(f"{file} holds no rows; write one JSON object a line, e.g. {example}")
     return tuple(rows)
 
 
@@ -112,8 +119,13 @@ def numbered(file: Path) -> Iterator[tuple[int, bytes]]:
 
 def parse(line: bytes) -> tuple[Message, ...]:
     """The conversation that one line holds. Raises `BadRow`."""
+    return _messages(value(line))
+
+
+def value(line: bytes) -> Any:
+    """The JSON of one line. Raises `BadRow`."""
     try:
-        value = json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         byte = line[error.start]
         raise BadRow(
@@ -128,7 +140,6 @@ def parse(line: bytes) -> tuple[Message, ...]:
         ) from error
     except RecursionError as error:
         raise BadRow("is nested too deeply to be read", "a row is an object with 'messages'") from error
-    return _messages(value)
 
 
 def digest(file: Path) -> str:
@@ -144,10 +155,16 @@ def _messages(row: Any) -> tuple[Message, ...]:
             f"write it as {json.dumps(chat('Q', 'A'))}",
         )
     if "messages" in row:
-        _only(row, {"messages"}, "the row")
-        return _conversation(row["messages"])
+        only(row, {"messages"}, "the row")
+        messages = conversation(row["messages"])
+        if not any(message.learn for message in messages):
+            raise BadRow(
+                "has no assistant message to learn from",
+                "add the answer that it shall give, or drop the row",
+            )
+        return messages
     if "prompt" in row or "completion" in row:
-        _only(row, {"prompt", "completion"}, "the row")
+        only(row, {"prompt", "completion"}, "the row")
         for key in ("prompt", "completion"):
             if not isinstance(row.get(key), str) or not row[key].strip():
                 raise BadRow(
@@ -159,22 +176,18 @@ def _messages(row: Any) -> tuple[Message, ...]:
     )
 
 
-def _conversation(messages: Any) -> tuple[Message, ...]:
+def conversation(messages: Any) -> tuple[Message, ...]:
+    """A list of messages, each as it must be. Raises `BadRow`."""
     if not isinstance(messages, list) or not messages:
         raise BadRow(f"'messages' is {_kind(messages)}", "it must be a list of messages")
-    found = tuple(_message(index, message) for index, message in enumerate(messages))
-    if not any(message.learn for message in found):
-        raise BadRow(
-            "has no assistant message to learn from", "add the answer that it shall give, or drop the row"
-        )
-    return found
+    return tuple(_message(index, message) for index, message in enumerate(messages))
 
 
 def _message(index: int, message: Any) -> Message:
     where = f"messages[{index}]"
     if not isinstance(message, dict):
         raise BadRow(f"{where} is {_kind(message)}", "it must be an object with 'role' and 'content'")
-    _only(message, {"role", "content", "weight"}, where)
+    only(message, {"role", "content", "weight"}, where)
     role, content, weight = message.get("role"), message.get("content"), message.get("weight", 1)
     if role not in ROLES:
         raise BadRow(f"{where} has role {role!r}", f"known are {', '.join(ROLES)}")
@@ -187,7 +200,8 @@ def _message(index: int, message: Any) -> Message:
     return Message(role, content, learn=role == "assistant" and weight == 1)
 
 
-def _only(found: dict[str, Any], known: set[str], where: str) -> None:
+def only(found: dict[str, Any], known: set[str], where: str) -> None:
+    """Raises `BadRow` with the keys that are not known."""
     if strange := sorted(set(found) - known):
         raise BadRow(
             f"{where} has {', '.join(map(repr, strange))}, which this trainer cannot learn from",

@@ -12,8 +12,9 @@ from pathlib import Path
 from training.preflight.duration import PADDING
 from training.recipe import Recipe, TrainingError
 from training.rows import numbered
-from training.sft import Progress, train
+from training.run import train
 from training.stop import Stop
+from training.watch import Progress
 
 STEPS = 4
 WORTH_IT = 25

@@ -76,7 +76,7 @@ def _adapter(settings: Settings, gateway: Gateway, task: Task, retrain: bool) ->
     from training.client import register
     from training.recipe import TrainingError
     from training.rows import write_rows
-    from training.sft import train
+    from training.run import train
 
     folder = settings.state_dir / "trained" / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     rows = settings.state_dir / "demo" / f"{task.name}.jsonl"

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from training.preflight.report import Report
     from training.preflight.run import Ask
     from training.recipe import Recipe
-    from training.sft import Progress
     from training.stop import Stop
+    from training.watch import Progress
 
 SHOW_EVERY_S = 5.0
 
@@ -111,7 +111,7 @@ def train(
         assert resolved is not None
         folder = out or settings.state_dir / "trained" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         from training.client import register
-        from training.sft import train as run
+        from training.run import train as run
         from training.stop import on_signals
 
         with on_signals() as stop:

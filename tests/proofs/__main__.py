@@ -40,6 +40,7 @@ PROOFS = (
     "millions",
     "traffic_outages",
     "memory_estimate",
+    "training_speed",
 )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from adapters.base.manifest import BaseManifest
 from tests.peft_folder import random_adapter
 from training.rows import write_rows
-from training.sft import train
+from training.run import train
 from training.tasks import marker
 
 

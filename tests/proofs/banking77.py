@@ -11,8 +11,8 @@ from tests.proofs.swap import house_base
 from training.banking77 import INTENTS, ROWS_PER_INTENT, intents, questions, training_rows
 from training.recipe import Recipe
 from training.rows import write_rows
+from training.run import train
 from training.score import Score, ask
-from training.sft import train
 
 NEEDS = "data"
 

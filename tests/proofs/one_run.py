@@ -16,8 +16,9 @@ from typing import Any
 from training.preflight.chat import Chat
 from training.recipe import Recipe
 from training.rows import Message, Row, chat, write_rows
-from training.sft import Progress, train
+from training.run import train
 from training.tokens import tokenise
+from training.watch import Progress
 
 
 def row_of(base: Path, tokens: int, number: int) -> dict[str, Any]:

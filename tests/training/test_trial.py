@@ -11,7 +11,7 @@ import pytest
 from training import trial
 from training.recipe import Recipe, TrainingError
 from training.rows import chat
-from training.sft import Progress
+from training.watch import Progress
 
 QUICK = Recipe(rank=8, alpha=16, learning_rate=1e-2, batch_size=4)
 

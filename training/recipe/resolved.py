@@ -28,8 +28,8 @@ class Recipe:
     bounds a row; a longer one is refused, not cut. `init` is how the adapter begins: "eva" reads the
     activations of the rows (Paischer et al., 2024).
 
-    `checkpoint_steps`: a checkpoint every so many steps, None: none. `validation_share` of the rows is held
-    out; `early_stop` ends the run after so many evaluations without a better one, None: never. `beta` is
+    Every `checkpoint_steps`, None: a tenth of the run, it is saved and validated. `validation_share` of the
+    rows is held out; `early_stop` ends the run after so many validations without a better one, None: never. `beta` is
     dpo's and kto's strength of the reference, `rewards` name grpo's reward functions.
     Raises `TrainingError` for values that cannot work.
     """
@@ -81,11 +81,6 @@ class Recipe:
                 "recipe: method grpo learns from rewards; name at least one in `rewards`"
                 if self.method == "grpo"
                 else f"recipe: `rewards` are grpo's, and the method is {self.method}; leave them out"
-            )
-        if self.early_stop is not None and not self.validation_share:
-            raise TrainingError(
-                f"recipe: early_stop is {self.early_stop} and no rows are held out to evaluate on; give "
-                "validation_share (0.1), or leave early_stop out"
             )
 
     def steps(self, rows: int) -> int:

@@ -17,8 +17,9 @@ from adapters.preflight import Limits, check
 from training.quantized import load
 from training.recipe import Recipe, Stopped, TrainingError
 from training.rows import BadRows, chat
-from training.sft import Progress, train
+from training.run import train
 from training.stop import Stop, on_signals
+from training.watch import Progress
 
 QUICK = Recipe(rank=8, alpha=16, learning_rate=1e-2, max_steps=6, batch_size=4)
 
@@ -132,7 +133,7 @@ def test_bad_rows_are_refused_before_anything_is_loaded(
     small_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "no"}\n')
-    monkeypatch.setattr("training.sft.load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("training.run.load", lambda *_: pytest.fail("loaded"))
     with pytest.raises(BadRows):
         train(small_base, tmp_path / "rows.jsonl", QUICK, tmp_path / "out", quiet)
 

@@ -1,0 +1,67 @@
+"""Checkpoints of a run: which of them are whole, and which is the last."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+MARK = "whole.json"
+PREFIX = "checkpoint-"
+"""Of the folders that transformers writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A run after `step` optimizer steps, which took `seconds` and `cpu_seconds` of training until then."""
+
+    folder: Path
+    step: int
+    seconds: float
+    cpu_seconds: float
+
+
+class Checkpoints:
+    """The checkpoints of the run that is known as `run`, in a folder of its own below `folder`.
+
+    transformers writes them file by file. One that was cut short by a kill lacks its mark, which is written
+    after everything else has reached the disk, and is removed when the run is taken up again.
+    """
+
+    def __init__(self, folder: Path, run: str) -> None:
+        self.folder = folder / run
+
+    def latest(self) -> Checkpoint | None:
+        """The last whole one. What is not whole is removed."""
+        found = []
+        for folder in self.folder.glob(f"{PREFIX}*"):
+            try:
+                mark = json.loads((folder / MARK).read_bytes())
+            except FileNotFoundError:
+                shutil.rmtree(folder)
+                continue
+            found.append(Checkpoint(folder, **mark))
+        return max(found, key=lambda checkpoint: checkpoint.step, default=None)
+
+    def finish(self, step: int, seconds: float, cpu_seconds: float) -> Checkpoint:
+        """Mark what was written for `step` as whole."""
+        done = Checkpoint(self.folder / f"{PREFIX}{step}", step, seconds, cpu_seconds)
+        for file in done.folder.iterdir():
+            _sync(file)
+        mark = {name: value for name, value in asdict(done).items() if name != "folder"}
+        part = done.folder / f".{MARK}"
+        part.write_text(json.dumps(mark))
+        _sync(part)
+        part.rename(done.folder / MARK)
+        _sync(done.folder)
+        return done
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,320 @@
+"""One training run, from a base, rows and a recipe to an adapter: what every method has in common."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters.base.manifest import BaseManifest
+from training.checkpoints import Checkpoint, Checkpoints
+from training.methods.methods import METHODS
+from training.methods.setup import Data, Setup
+from training.quantized import load
+from training.recipe import Recipe, Stopped, TrainingError
+from training.rows import digest
+from training.stop import Stop
+from training.tokens import stop_ids
+from training.watch import Clock, Hearers, Progress, Validation, callback
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+KEPT = 2
+"""Checkpoints of a run that stay on the disk, besides the best."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedAdapter:
+    """A PEFT folder that `adapters.archive.pack` can send.
+
+    `seconds` are training's, without loading and with those before it was resumed. `validation_loss` is that
+    of the weights in the folder, of held-out rows, per learned token in nats.
+    """
+
+    folder: Path
+    rows: int
+    learned_tokens: int
+    steps: int
+    final_loss: float
+    seconds: float
+    cpu_seconds: float
+    validation_loss: float | None = None
+
+
+def train(
+    base: Path,
+    rows: Path,
+    recipe: Recipe,
+    out: Path,
+    progress: Callable[[Progress], None],
+    stop: Stop | None = None,
+    *,
+    validation: Path | None = None,
+    checkpoints: Path | None = None,
+    validated: Callable[[Validation], None] = lambda _: None,
+    saved: Callable[[Checkpoint], None] = lambda _: None,
+) -> TrainedAdapter:
+    """Train an adapter for the prepared base in folder `base` on the file `rows`; write it to folder `out`.
+
+    `out` must not exist; it appears whole or not at all. The same seed, rows, recipe and library versions on
+    the same machine give the same weights. `stop`, when set from a signal handler or a thread, ends the run
+    after the step that is running, with `Stopped`.
+
+    With a folder for `checkpoints`, the run is saved there every `recipe.checkpoint_steps` and when it is
+    stopped; called again with the same arguments it goes on from the last one, and ends with the weights it
+    would have had. They are removed when the adapter is there. With a file of `validation` rows, in the same
+    format, or a share of the rows held out by the recipe, their loss is taken as often, and the adapter is
+    the one with the lowest.
+    Raises `BaseMissing`, `training.rows.BadRows`, or `TrainingError` with what to do.
+    """
+    stop = stop or Stop()
+    manifest = BaseManifest.read(base)
+    if recipe.method not in METHODS:
+        raise TrainingError(f"method {recipe.method} cannot be trained yet; there are {', '.join(METHODS)}")
+    method = METHODS[recipe.method]
+    learned: Sequence[Any] = method.read(rows)
+    held_out: Sequence[Any] = method.read(validation) if validation is not None else ()
+    if validation is None:
+        learned, held_out = split(learned, recipe)
+    if out.exists():
+        raise TrainingError(f"{out} is there already; name another folder, or remove it")
+
+    import torch
+
+    tokenizer, stops = tokenizer_of(base)
+    data = method.prepare(tokenizer, learned, stops, recipe)
+    held_data = method.prepare(tokenizer, held_out, stops, recipe) if held_out else None
+    kept = None
+    if checkpoints is not None:
+        kept = Checkpoints(checkpoints, run_id(manifest, recipe, rows, validation))
+    earlier = kept.latest() if kept is not None else None
+    stop.check()
+    model = load(base, manifest)
+    stop.check()
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        clock = Clock(earlier)
+        watch = callback(Hearers(progress, validated, saved), stop, clock, kept)
+        saves = kept.folder if kept is not None else part / "trainer"
+        arguments = _arguments(recipe, len(data), saves, kept is not None, held_data is not None)
+        setup = Setup(
+            model, tokenizer, stops, manifest, recipe, arguments, [watch, *_stoppers(recipe, held_data)]
+        )
+        trainer = _ready(method.trainer(setup, data, held_data), recipe)
+        trainer.train(resume_from_checkpoint=str(earlier.folder) if earlier else None)
+        seconds, cpu_seconds = clock.seconds, clock.cpu_seconds
+        if stop.is_set() and trainer.state.global_step < trainer.state.max_steps:
+            raise Stopped(_stopped(trainer.state.global_step, kept))
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        result = TrainedAdapter(
+            folder=out,
+            rows=len(data),
+            learned_tokens=data.learned_tokens,
+            steps=trainer.state.global_step,
+            final_loss=_mean(losses[-10:]),
+            seconds=seconds,
+            cpu_seconds=cpu_seconds,
+            validation_loss=trainer.state.best_metric,
+        )
+        if not math.isfinite(result.final_loss):
+            raise TrainingError(
+                f"the loss is {result.final_loss} after {result.steps} steps; lower the learning rate "
+                f"({recipe.learning_rate:g})"
+            )
+        _save(trainer.model, part, manifest)
+        (part / "hotswap.json").write_text(
+            json.dumps(_record(result, manifest, recipe, rows, validation), indent=1) + "\n"
+        )
+        part.rename(out)
+        if kept is not None:
+            shutil.rmtree(kept.folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        del model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return result
+
+
+def run_id(manifest: BaseManifest, recipe: Recipe, rows: Path, validation: Path | None) -> str:
+    """What a run's checkpoints are known by, 16 hex digits: all that decides about its weights."""
+    decides = [
+        manifest.fingerprint,
+        recipe.record(),
+        digest(rows),
+        digest(validation) if validation is not None else None,
+        _versions(),
+    ]
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tokenizer_of(base: Path) -> tuple[Any, frozenset[int]]:
+    """The prepared base's tokenizer, and the ids that end generation."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(str(base), local_files_only=True)
+    try:
+        generation = GenerationConfig.from_pretrained(str(base), local_files_only=True)
+    except OSError:
+        generation = None
+    return tokenizer, frozenset(stop_ids(tokenizer, generation))
+
+
+def _arguments(recipe: Recipe, rows: int, folder: Path, save: bool, validate: bool) -> dict[str, Any]:
+    """transformers' `TrainingArguments`, but for what a method adds."""
+    import torch
+
+    every = recipe.checkpoint_steps or max(1, math.ceil(recipe.steps(rows) / 10))
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": recipe.batch_size,
+        "per_device_eval_batch_size": recipe.batch_size,
+        "num_train_epochs": recipe.epochs,
+        "max_steps": recipe.max_steps or -1,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": math.ceil(recipe.steps(rows) * recipe.warmup),
+        "max_grad_norm": recipe.max_grad_norm,
+        "optim": "adamw_torch",
+        "weight_decay": 0.0,
+        "bf16": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "dataloader_pin_memory": False,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps" if save or validate else "no",
+        "save_steps": every,
+        "save_total_limit": KEPT,
+        "eval_strategy": "steps" if validate else "no",
+        "eval_steps": every,
+        "load_best_model_at_end": validate,
+        "metric_for_best_model": "loss" if validate else None,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+    }
+
+
+def _stoppers(recipe: Recipe, validation: Data | None) -> list[Any]:
+    """What ends a run before its last step: validations in a row that found no lower loss."""
+    if recipe.early_stop is None:
+        return []
+    if validation is None:
+        raise TrainingError(
+            f"early_stop is {recipe.early_stop} and no rows are held out to evaluate on; give validation "
+            "rows or validation_share (0.1), or leave early_stop out"
+        )
+    from transformers import EarlyStoppingCallback
+
+    return [EarlyStoppingCallback(early_stopping_patience=recipe.early_stop)]
+
+
+def split(rows: Sequence[Any], recipe: Recipe) -> tuple[list[Any], list[Any]]:
+    """What is learned and what is held out: `recipe.validation_share` of the rows, drawn by its seed.
+
+    Rows that are nearly the same can fall on both sides; a dataset (`hotswap datasets build`) splits better.
+    """
+    count = round(len(rows) * recipe.validation_share)
+    drawn = set(random.Random(f"held out {recipe.seed}").sample(range(len(rows)), count))  # noqa: S311
+    learned = [row for at, row in enumerate(rows) if at not in drawn]
+    return learned, [rows[at] for at in sorted(drawn)]
+
+
+def _ready(trainer: Any, recipe: Recipe) -> Any:
+    """The trainer without its own ways to print, and with an adapter in float32.
+
+    On a quantized base trl casts the adapter to bfloat16, and Adam's moments with it: eight bits of mantissa
+    lose small updates, and a run that is resumed, which peft loads as float32, would be another one.
+    Raises `TrainingError` when anything but the adapter would be trained: an engine serves nothing else.
+    """
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    for printer in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printer)
+    for name, weights in trainer.model.named_parameters():
+        if weights.requires_grad and "lora_" not in name:
+            raise TrainingError(f"{name} would be trained with the adapter, and no engine could serve it")
+        if weights.requires_grad:
+            weights.data = weights.data.float()
+    if recipe.init == "eva":
+        _begin_with_eva(trainer)
+    return trainer
+
+
+def _begin_with_eva(trainer: Any) -> None:
+    """Each A begins as the main directions of what its layer is given (EVA; Paischer et al., 2024).
+
+    Ranks stay as they are (rho = 1): an engine's slots have one rank.
+    """
+    from peft import initialize_lora_eva_weights
+
+    initialize_lora_eva_weights(
+        trainer.model,
+        dataloader=trainer.get_train_dataloader(),
+        forward_fn=lambda model, batch: model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ),
+        show_progress_bar=False,
+    )
+
+
+def _stopped(step: int, kept: Checkpoints | None) -> str:
+    if kept is None:
+        return "training was stopped before its end; nothing was written"
+    return f"training was stopped after step {step} and can go on from there: run it again as it was"
+
+
+def _save(model: Any, folder: Path, manifest: BaseManifest) -> None:
+    """The two files of an adapter, the same bytes for the same run; the base by name, not by its place."""
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = manifest.name
+        config.init_lora_weights, config.eva_config = True, None  # how it began is in the recipe
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    for left in folder.iterdir():
+        if left.name not in {"adapter_config.json", "adapter_model.safetensors"}:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_bytes())
+    config["target_modules"] = sorted(config["target_modules"])  # a set in peft: its order changes by process
+    file.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+
+
+def _record(
+    result: TrainedAdapter, manifest: BaseManifest, recipe: Recipe, rows: Path, validation: Path | None
+) -> dict[str, Any]:
+    lineage = {
+        "method": recipe.method,
+        "base": manifest.name,
+        "recipe": recipe.record(),
+        "data_sha256": digest(rows),
+        "rows": result.rows,
+        "learned_tokens": result.learned_tokens,
+        "seed": recipe.seed,
+        "steps": result.steps,
+        "final_loss": round(result.final_loss, 4),
+        "seconds": round(result.seconds, 1),
+        "versions": _versions(),
+    }
+    if validation is not None:
+        lineage["validation_sha256"] = digest(validation)
+    if result.validation_loss is not None:
+        lineage["validation_loss"] = round(result.validation_loss, 4)
+    return {"base_fingerprint": manifest.fingerprint, "licence": manifest.licence, "lineage": lineage}
+
+
+def _versions() -> dict[str, str]:
+    return {library: importlib.metadata.version(library) for library in LIBRARIES}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
