@@ -55,7 +55,13 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 """Longest prefix wins. A room may always import itself."""
 
 REACHES: Mapping[str, tuple[str, ...]] = {
-    "training": ("gateway.cli.train", "gateway.cli.demo", "gateway.cli.recipes", "gateway.cli.fleet_limits"),
+    "training": (
+        "gateway.cli.train",
+        "gateway.cli.eval",
+        "gateway.cli.demo",
+        "gateway.cli.recipes",
+        "gateway.cli.fleet_limits",
+    ),
     "loadtests": ("gateway.cli.bench",),
 }
 """The only modules outside these packages that may import them, and only inside a function."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import httpx
-
-from training.recipe import TrainingError
+from training.ask import ask_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +61,16 @@ async def ask(
     Raises `TrainingError` at the first answer that is an error: a score with holes would be none.
     """
     began = time.monotonic()
-    gate = asyncio.Semaphore(concurrency)
-    async with httpx.AsyncClient(
-        headers={"authorization": f"Bearer {key}"},
-        timeout=timeout_s,
-        limits=httpx.Limits(max_connections=concurrency),
-    ) as client:
-
-        async def answer(question: Question) -> str:
-            body = {
-                "model": model,
-                "messages": list(question.messages),
-                "temperature": 0,
-                "max_tokens": max_tokens,
-            }
-            async with gate:
-                try:
-                    response = await client.post(f"{url.rstrip('/')}/chat/completions", json=body)
-                except httpx.HTTPError as error:
-                    raise TrainingError(f"no answer from {url}: {type(error).__name__} {error}") from error
-            if not response.is_success:
-                raise TrainingError(f"{model} answered {response.status_code}: {response.text[:300]}")
-            return str(response.json()["choices"][0]["message"]["content"] or "")
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(answer(question)) for question in questions]
-        except* TrainingError as errors:
-            raise errors.exceptions[0] from None
-    answers = [task.result() for task in tasks]
+    answered = await ask_all(
+        [question.messages for question in questions],
+        url=url,
+        key=key,
+        model=model,
+        concurrency=concurrency,
+        max_tokens=max_tokens,
+        timeout_s=timeout_s,
+    )
+    answers = [each.text for each in answered]
     misses = tuple(
         Miss(question.expected, got)
         for question, got in zip(questions, answers, strict=True)

@@ -80,7 +80,7 @@ async def test_only_an_exact_answer_is_right(monkeypatch: pytest.MonkeyPatch) ->
 
     real = httpx.AsyncClient
     monkeypatch.setattr(
-        "training.score.httpx.AsyncClient",
+        "training.ask.httpx.AsyncClient",
         lambda **options: real(transport=httpx.MockTransport(reply), headers=options["headers"]),
     )
     questions = [Question(({"role": "user", "content": name},), "yes") for name in answers]

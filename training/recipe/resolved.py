@@ -29,8 +29,8 @@ class Recipe:
     activations of the rows (Paischer et al., 2024).
 
     Every `checkpoint_steps`, None: a tenth of the run, it is saved and validated. `validation_share` of the
-    rows is held out; `early_stop` ends the run after so many validations without a better one, None: never. `beta` is
-    dpo's and kto's strength of the reference, `rewards` name grpo's reward functions.
+    rows is held out; `early_stop` ends the run after so many validations without a better one, None: never.
+    `beta` is dpo's and kto's strength of the reference, `rewards` name grpo's reward functions.
     Raises `TrainingError` for values that cannot work.
     """
 

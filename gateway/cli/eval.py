@@ -1,0 +1,164 @@
+"""`hotswap eval MODEL --data held-out.jsonl`: is it better than what there was?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gateway.cli.client import Gateway, as_json_option, fail, find, say, show, table
+
+if TYPE_CHECKING:
+    from training.evaluation.arms import Arm, Outcome
+
+FEW_SHOT = "few-shot"
+
+
+@click.command("eval")
+@click.argument("model")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Held-out rows, as JSONL.")
+@click.option(
+    "--against",
+    multiple=True,
+    help="Also ask this one: a route, a version, or https://host/v1#model. Default: the base.",
+)
+@click.option("--few-shot", type=Path, help="Rows that the base sees as examples, as an arm of its own.")
+@click.option("--examples", default=3, show_default=True, help="How many of them.")
+@click.option("--metric", multiple=True, help="exact, json_valid, json_fields, rouge_l. Default: what fits.")
+@click.option("--key-env", default="OPENAI_API_KEY", show_default=True, help="Holds the key of other hosts.")
+@click.option("--price", "prices", multiple=True, help="MODEL=PROMPT,COMPLETION in $ a million tokens.")
+@click.option("--limit", type=click.IntRange(1), help="Only so many rows, the first ones.")
+@click.option("--max-tokens", default=256, show_default=True, help="Of an answer.")
+@click.option("--concurrency", default=16, show_default=True, help="Questions at once.")
+@as_json_option
+def eval_(
+    model: str,
+    data: Path,
+    against: tuple[str, ...],
+    few_shot: Path | None,
+    examples: int,
+    metric: tuple[str, ...],
+    key_env: str,
+    prices: tuple[str, ...],
+    limit: int | None,
+    max_tokens: int,
+    concurrency: int,
+    as_json: bool,
+) -> None:
+    """Ask MODEL, the base and others the same held-out questions, through the gateway, and compare.
+
+    Each row's last assistant message is the answer that is expected; what leads to it is asked, greedily.
+    MODEL is a route or, better, a version (support@3f9c2ab71e04). Gains come with 95 % bounds over pairs.
+    """
+    gateway = find()
+    try:
+        from training.evaluation.arms import Arm, evaluate, fitting, questions
+        from training.recipe import TrainingError
+        from training.rows import read_rows
+    except ImportError as error:
+        fail(f"evaluation needs its libraries ({error.name} is missing): pip install 'hotswap[training]'")
+    from gateway.settings import SettingsError, load
+
+    try:
+        base = load()[0].base.name
+        asked = questions(read_rows(data))[:limit]
+        metrics = metric or fitting(asked)
+        arms = [_arm(name, gateway, key_env, _prices(prices)) for name in (model, *(against or (base,)))]
+        if few_shot is not None:
+            shown = read_rows(few_shot)[:examples]
+            arms.append(Arm(FEW_SHOT, f"{gateway.url}/v1", gateway.key, base, tuple(shown)))
+        outcomes = asyncio.run(
+            evaluate(
+                asked, arms, metrics, max_tokens=max_tokens, concurrency=concurrency, progress=_progress()
+            )
+        )
+    except (TrainingError, SettingsError) as error:
+        fail(str(error))
+    show(_told(outcomes, metrics), as_json, _table)
+
+
+def _arm(name: str, gateway: Gateway, key_env: str, prices: dict[str, tuple[float, float]]) -> Arm:
+    from training.evaluation.arms import Arm
+
+    url, _, model = name.rpartition("#")
+    if url and url.startswith(("http://", "https://")):
+        if key_env not in os.environ:
+            fail(f"{url} needs a key: put it into {key_env}, or name another variable with --key-env", code=2)
+        place, key = url, os.environ[key_env]
+    else:
+        place, key, model = f"{gateway.url}/v1", gateway.key, name
+    prompt, completion = prices.get(model, (None, None))
+    return Arm(name, place, key, model, (), prompt, completion)
+
+
+def _prices(given: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+    found = {}
+    for each in given:
+        model, _, price = each.rpartition("=")
+        try:
+            prompt, completion = map(float, price.split(","))
+        except ValueError:
+            fail(f"--price {each}: write MODEL=PROMPT,COMPLETION, as gpt-large=2.50,10", code=2)
+        found[model] = (prompt, completion)
+    return found
+
+
+def _progress() -> Callable[[str, int, int], None]:
+    def hear(arm: str, done: int, total: int) -> None:
+        if done == total or done % 100 == 0:
+            say(f"  {arm}: {done}/{total}")
+
+    return hear
+
+
+def _told(outcomes: list[Outcome], metrics: tuple[str, ...]) -> dict[str, Any]:
+    from training.evaluation.arms import gain
+
+    first = outcomes[0]
+    return {
+        "rows": len(first.answers),
+        "arms": [
+            {
+                "name": each.arm.name,
+                "metrics": {name: asdict(each.interval(name)) for name in metrics},
+                "gain": {name: asdict(gain(first, each, name)) for name in metrics if each is not first},
+                "seconds_p50": each.seconds[0],
+                "seconds_p95": each.seconds[1],
+                "prompt_tokens": each.tokens[0],
+                "completion_tokens": each.tokens[1],
+                "dollars_per_thousand": each.dollars_per_thousand,
+            }
+            for each in outcomes
+        ],
+    }
+
+
+def _table(told: dict[str, Any]) -> Iterator[str]:
+    metrics = list(told["arms"][0]["metrics"])
+    rows = []
+    for arm in told["arms"]:
+        figures = [_percent(arm["metrics"][name], "") for name in metrics]
+        gain = arm["gain"].get(metrics[0])
+        cost = arm["dollars_per_thousand"]
+        rows.append(
+            [
+                arm["name"],
+                *figures,
+                _percent(gain, "+") if gain else "",
+                f"{arm['seconds_p50']:.2f}",
+                f"{arm['seconds_p95']:.2f}",
+                f"{arm['prompt_tokens']} + {arm['completion_tokens']}",
+                "" if cost is None else f"{cost:.4f}",
+            ]
+        )
+    ahead = f"{metrics[0]}: {told['arms'][0]['name']} ahead by"
+    return table(["asked", *metrics, ahead, "p50 s", "p95 s", "tokens", "$ per 1,000"], rows)
+
+
+def _percent(interval: Mapping[str, float], sign: str) -> str:
+    return f"{interval['mean']:{sign}.1%} [{interval['low']:{sign}.1%}, {interval['high']:{sign}.1%}]"
