@@ -62,6 +62,7 @@ REACHES: Mapping[str, tuple[str, ...]] = {
         "gateway.cli.recipes",
         "gateway.cli.fleet_limits",
     ),
+    "training": ("gateway.cli.train", "gateway.cli.demo", "gateway.cli.datasets"),
     "loadtests": ("gateway.cli.bench",),
 }
 """The only modules outside these packages that may import them, and only inside a function."""

@@ -3,6 +3,9 @@
 - A pair (DPO), as OpenAI's preference format has it: `{"input": {"messages": [...]}, "preferred_output":
   [{"role": "assistant", "content": "..."}], "non_preferred_output": [{"role": "assistant", ...}]}`.
 - A judged answer (KTO): `{"messages": [..., {"role": "assistant", ...}], "label": true}`; true is good.
+
+Also as trl has them, and datasets of ours: `{"prompt": [...], "chosen": [...], "rejected": [...]}` and
+`{"prompt": [...], "completion": [...], "label": true}`, each a list of messages.
 """
 
 from __future__ import annotations
@@ -47,6 +50,13 @@ def read_judged(file: Path) -> tuple[Judged, ...]:
 
 
 def _pair(line: int, row: Any) -> Pair:
+    if isinstance(row, dict) and "chosen" in row:
+        only(row, {"prompt", "chosen", "rejected"}, "the row")
+        row = {
+            "input": {"messages": row.get("prompt")},
+            "preferred_output": row["chosen"],
+            "non_preferred_output": row.get("rejected"),
+        }
     if not isinstance(row, dict) or "input" not in row:
         raise BadRow("is no pair", "a pair has 'input', 'preferred_output' and 'non_preferred_output'")
     only(row, PAIR_KEYS, "the row")
@@ -76,6 +86,12 @@ def _learned(line: int, asked: Any, output: Any, name: str) -> Row:
 
 
 def _judged(line: int, row: Any) -> Judged:
+    if isinstance(row, dict) and "completion" in row:
+        only(row, {"prompt", "completion", "label"}, "the row")
+        parts = row.get("prompt"), row["completion"]
+        if not all(isinstance(part, list) for part in parts):
+            raise BadRow("'prompt' or 'completion' is no list", "each must be a list of messages")
+        row = {"messages": [*parts[0], *parts[1]], "label": row.get("label")}
     if not isinstance(row, dict) or not isinstance(row.get("label"), bool):
         raise BadRow("is no judged answer", "it needs 'messages' and a 'label' that is true or false")
     only(row, {"messages", "label"}, "the row")

@@ -119,7 +119,7 @@ def numbered(file: Path) -> Iterator[tuple[int, bytes]]:
 
 def parse(line: bytes) -> tuple[Message, ...]:
     """The conversation that one line holds. Raises `BadRow`."""
-    return _messages(value(line))
+    return messages_of(value(line))
 
 
 def value(line: bytes) -> Any:
@@ -148,7 +148,8 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _messages(row: Any) -> tuple[Message, ...]:
+def messages_of(row: Any) -> tuple[Message, ...]:
+    """The conversation that a decoded line holds. Raises `BadRow`."""
     if not isinstance(row, dict):
         raise BadRow(
             f"is {_kind(row)}, not an object with 'messages', or 'prompt' and 'completion'",

@@ -8,7 +8,7 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ def train(
     checkpoints: Path | None = None,
     validated: Callable[[Validation], None] = lambda _: None,
     saved: Callable[[Checkpoint], None] = lambda _: None,
+    lineage: Mapping[str, Any] | None = None,
 ) -> TrainedAdapter:
     """Train an adapter for the prepared base in folder `base` on the file `rows`; write it to folder `out`.
 
@@ -70,7 +71,7 @@ def train(
     stopped; called again with the same arguments it goes on from the last one, and ends with the weights it
     would have had. They are removed when the adapter is there. With a file of `validation` rows, in the same
     format, or a share of the rows held out by the recipe, their loss is taken as often, and the adapter is
-    the one with the lowest.
+    the one with the lowest. `lineage` goes into the adapter's, e.g. its dataset.
     Raises `BaseMissing`, `training.rows.BadRows`, or `TrainingError` with what to do.
     """
     stop = stop or Stop()
@@ -131,7 +132,7 @@ def train(
             )
         _save(trainer.model, part, manifest)
         (part / "hotswap.json").write_text(
-            json.dumps(_record(result, manifest, recipe, rows, validation), indent=1) + "\n"
+            json.dumps(_record(result, manifest, recipe, rows, validation, lineage or {}), indent=1) + "\n"
         )
         part.rename(out)
         if kept is not None:
@@ -290,9 +291,14 @@ def _save(model: Any, folder: Path, manifest: BaseManifest) -> None:
 
 
 def _record(
-    result: TrainedAdapter, manifest: BaseManifest, recipe: Recipe, rows: Path, validation: Path | None
+    result: TrainedAdapter,
+    manifest: BaseManifest,
+    recipe: Recipe,
+    rows: Path,
+    validation: Path | None,
+    lineage: Mapping[str, Any],
 ) -> dict[str, Any]:
-    lineage = {
+    found = {
         "method": recipe.method,
         "base": manifest.name,
         "recipe": recipe.record(),
@@ -303,13 +309,14 @@ def _record(
         "steps": result.steps,
         "final_loss": round(result.final_loss, 4),
         "seconds": round(result.seconds, 1),
+        **lineage,
         "versions": _versions(),
     }
     if validation is not None:
-        lineage["validation_sha256"] = digest(validation)
+        found["validation_sha256"] = digest(validation)
     if result.validation_loss is not None:
-        lineage["validation_loss"] = round(result.validation_loss, 4)
-    return {"base_fingerprint": manifest.fingerprint, "licence": manifest.licence, "lineage": lineage}
+        found["validation_loss"] = round(result.validation_loss, 4)
+    return {"base_fingerprint": manifest.fingerprint, "licence": manifest.licence, "lineage": found}
 
 
 def _versions() -> dict[str, str]:

@@ -51,15 +51,19 @@ def message_of(text: str, status: int) -> str:
         return f"the gateway answered {status}: {text[:300]}"
 
 
+def running() -> Gateway | None:
+    """The running gateway, None when there is none: for verbs that can do without."""
+    if "HOTSWAP_URL" not in os.environ and _recorded(_state_dir()) is None:
+        return None
+    return find()
+
+
 def find(state_dir: Path | None = None) -> Gateway:
     """The running gateway. Ends the command with exit code 3 when there is none."""
     folder = state_dir or _state_dir()
-    url = os.environ.get("HOTSWAP_URL")
+    url = os.environ.get("HOTSWAP_URL") or _recorded(folder)
     if url is None:
-        try:
-            url = json.loads((folder / "gateway.json").read_text())["url"]
-        except (OSError, ValueError, KeyError):
-            fail(f"no gateway is running from {folder}. Start one: hotswap up", code=NO_GATEWAY)
+        fail(f"no gateway is running from {folder}. Start one: hotswap up", code=NO_GATEWAY)
     key = os.environ.get("HOTSWAP_API_KEY")
     if key is None:
         try:
@@ -67,6 +71,14 @@ def find(state_dir: Path | None = None) -> Gateway:
         except OSError:
             fail(f"no API key: set HOTSWAP_API_KEY (there is no readable {folder / 'admin.key'})")
     return Gateway(str(url).rstrip("/"), key)
+
+
+def _recorded(folder: Path) -> str | None:
+    """Where the gateway of that folder says that it listens."""
+    try:
+        return str(json.loads((folder / "gateway.json").read_text())["url"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _state_dir() -> Path:

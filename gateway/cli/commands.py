@@ -22,6 +22,7 @@ VERBS: Verbs = {
         "Add, list, promote, roll back, compare and remove adapters.",
     ),
     "traffic": ("gateway.cli.traffic:traffic", "Show, count and export what was asked and answered."),
+    "datasets": ("gateway.cli.datasets:datasets", "Build, list and show what adapters are trained on."),
     "eval": ("gateway.cli.eval:eval_", "Ask an adapter and others the same questions, and compare."),
     "train": ("gateway.cli.train:train", "Train an adapter from rows and register it."),
     "recipes": ("gateway.cli.recipes:recipes", "Show the presets of training, and what they resolve to."),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli.client import as_json_option, details, fail, find, say, show
+from gateway.cli.client import Gateway, as_json_option, details, fail, find, say, show
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -27,7 +27,7 @@ SHOW_EVERY_S = 5.0
 
 @click.command()
 @click.argument("name")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="JSONL rows.")
+@click.option("--data", required=True, help="JSONL rows, or a dataset: NAME@3f9c2ab71e04, NAME.")
 @click.option("--recipe", help="quick, balanced (default), thorough, or a TOML file.")
 @click.option("--validation", type=click.Path(path_type=Path), help="JSONL rows kept out; checked for leaks.")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep the adapter's folder here.")
@@ -51,7 +51,7 @@ SHOW_EVERY_S = 5.0
 @as_json_option
 def train(
     name: str,
-    data: Path,
+    data: str,
     recipe: str | None,
     validation: Path | None,
     out: Path | None,
@@ -70,8 +70,9 @@ def train(
     """Train an adapter for the prepared base and register it as a new version of NAME.
 
     A row is {"messages": [...]} (the assistant's messages are learned) or {"prompt": ..., "completion": ...}.
-    Rows, recipe, base and machine are checked first (--dry-run does only that); an error ends the command
-    with 1. Then a few steps on trial, then the run.
+    A dataset is what `hotswap datasets build` made; its held-out rows are the validation. Rows, recipe, base
+    and machine are checked first (--dry-run does only that); an error ends the command with 1. Then a few
+    steps on trial, then the run.
     """
     if no_register and out is None and not dry_run:
         fail("--no-register needs --out FOLDER, or nothing of the run would be kept", code=2)
@@ -88,16 +89,17 @@ def train(
         settings = load()[0]
         from gateway.cli.fleet_limits import fleet_limits
 
+        rows, held_out, lineage = _rows(data, settings.state_dir / "datasets", gateway)
         machine = Machine.here(settings.state_dir)
         report, resolved = inspect(
             Asked(
                 name=name,
-                data=data,
+                data=rows,
                 base=settings.base_path,
                 fleet=fleet_limits(settings),
                 recipe=recipe,
                 flags=flags | _others(others),
-                validation=validation,
+                validation=validation or held_out,
                 allowed=allow,
                 max_adapter_bytes=settings.registry.max_adapter_bytes,
             ),
@@ -116,9 +118,18 @@ def train(
 
         with on_signals() as stop:
             if not no_trial:
-                _trial(settings, data, resolved, report, machine, stop)
-            say(f"training {name} on {data}: loading the base")
-            trained = run(settings.base_path, data, resolved, folder, show_progress(), stop)
+                _trial(settings, rows, resolved, report, machine, stop)
+            say(f"training {name} on {lineage.get('dataset', data)}: loading the base")
+            trained = run(
+                settings.base_path,
+                rows,
+                resolved,
+                folder,
+                show_progress(),
+                stop,
+                validation=validation or held_out,
+                lineage=lineage,
+            )
         say(f"trained in {trained.seconds:.0f} s, loss {trained.final_loss:.3f}; kept in {folder}")
         shown: dict[str, Any] = {"folder": str(folder), "steps": trained.steps, "loss": trained.final_loss}
         if gateway is not None:
@@ -208,6 +219,35 @@ def _trial(
         f"trial: {tried.step_s:.2f} s a step, loss {tried.first_loss:.3f} to {tried.last_loss:.3f}, peak "
         f"{tried.peak_bytes / 1e9:.2f} GB; the run will take {spoken(tried.step_s * report.steps)}"
     )
+
+
+def _rows(data: str, shelf: Path, gateway: Gateway | None) -> tuple[Path, Path | None, dict[str, Any]]:
+    """The rows of a file; or those of a dataset, its held-out ones, and what the adapter's lineage says.
+
+    Raises `TrainingError` for a dataset that was changed, or that holds rows which were forgotten since.
+    """
+    if Path(data).exists() or Path(data).suffix or "/" in data:
+        return Path(data), None, {}
+    from training.dataset.registration import forgotten
+    from training.dataset.snapshot import TRAIN, VALIDATION, Shelf
+    from training.dataset.sources.traffic import Gateway as Asked
+    from training.recipe import TrainingError
+
+    snapshot = Shelf(shelf).find(data)
+    snapshot.check()
+    if gateway is not None and (
+        still := snapshot.holds(forgotten(snapshot, Asked(gateway.url, gateway.key)))
+    ):
+        raise TrainingError(
+            f"{snapshot.reference} holds {still} rows that were forgotten since it was built; take them out "
+            f"first: hotswap datasets scrub {snapshot.reference}"
+        )
+    if snapshot.scrubbed:
+        say(f"{snapshot.reference}: {snapshot.scrubbed} rows were forgotten, so this is not all that it was")
+    scrubbed = {"dataset_scrubbed_rows": snapshot.scrubbed} if snapshot.scrubbed else {}
+    named = {"dataset": snapshot.reference, "dataset_digest": snapshot.digest}
+    held_out = snapshot.file(VALIDATION)
+    return snapshot.file(TRAIN), held_out if held_out.stat().st_size else None, {**named, **scrubbed}
 
 
 def show_progress() -> Callable[[Progress], None]:

@@ -42,6 +42,14 @@ def test_a_pair_is_two_conversations_of_one_beginning(file: Callable[..., Path])
     assert found.preferred.messages[:-1] == found.other.messages[:-1]
 
 
+def test_trls_formats_are_read_too(file: Callable[..., Path]) -> None:
+    ours = read_pairs(file(pair()))
+    theirs = read_pairs(file({"prompt": ASKED, "chosen": said("green"), "rejected": said("grey")}))
+    assert ours == theirs
+    judged = read_judged(file({"messages": ASKED + said("green"), "label": True}))
+    assert judged == read_judged(file({"prompt": ASKED, "completion": said("green"), "label": True}))
+
+
 def test_of_a_pair_only_the_last_answer_is_learned(file: Callable[..., Path]) -> None:
     row = pair()
     row["input"]["messages"] = [*ASKED, *said("which?"), *ASKED]
