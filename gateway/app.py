@@ -27,6 +27,7 @@ from gateway.access import Keys
 from gateway.api.admin import Admin
 from gateway.api.enginefiles import EngineFiles
 from gateway.api.openai import DataPlane
+from gateway.datasets import Datasets
 from gateway.db import Database, EmbeddedPostgres
 from gateway.fleet import Fleet
 from gateway.fleet.budget import RetryBudget
@@ -159,6 +160,7 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
             wishes=wishes,
             tally=exchanges.tally,
             traffic=traffic,
+            datasets=Datasets(database.engine),
         )
 
         def follow() -> None:

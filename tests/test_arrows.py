@@ -41,10 +41,11 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "gateway.fleet": GATEWAY_SHARED | {"gateway.db", "gateway.supervise"},
     "gateway.relay": GATEWAY_SHARED | {"gateway.fleet"},
     "gateway.telemetry": frozenset(),
-    "gateway.traffic": GATEWAY_SHARED | {"gateway.db", "gateway.supervise"},
+    "gateway.datasets": GATEWAY_SHARED | {"gateway.db"},
+    "gateway.traffic": GATEWAY_SHARED | {"gateway.db", "gateway.supervise", "gateway.datasets"},
     "gateway.api": GATEWAY_SHARED
     | {"gateway.access", "gateway.rollout", "gateway.fleet", "gateway.relay", "gateway.telemetry"}
-    | {"gateway.db", "gateway.traffic"},
+    | {"gateway.db", "gateway.traffic", "gateway.datasets"},
     # The composition root and what runs it.
     "gateway.app": frozenset({"gateway", "adapters"}),
     "gateway.serve": frozenset({"gateway", "adapters"}),
@@ -61,8 +62,8 @@ REACHES: Mapping[str, tuple[str, ...]] = {
         "gateway.cli.demo",
         "gateway.cli.recipes",
         "gateway.cli.fleet_limits",
+        "gateway.cli.datasets",
     ),
-    "training": ("gateway.cli.train", "gateway.cli.demo", "gateway.cli.datasets"),
     "loadtests": ("gateway.cli.bench",),
 }
 """The only modules outside these packages that may import them, and only inside a function."""

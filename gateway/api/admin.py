@@ -26,9 +26,11 @@ from adapters.store import Store
 from adapters.version import Version, check_name
 from gateway.access import Key, Keys
 from gateway.access.tables import DEFAULT_TENANT
+from gateway.api.admin_datasets import add_datasets
 from gateway.api.admin_fleet import add_fleet
 from gateway.api.admin_traffic import Traffic, add_traffic
 from gateway.api.errors import as_gateway_error, error_body
+from gateway.datasets import Datasets
 from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavailable
 from gateway.fleet import Fleet
 from gateway.fleet.wishes import Wishes
@@ -63,6 +65,7 @@ class Admin:
         wishes: Wishes,
         tally: Tally,
         traffic: Traffic | None,
+        datasets: Datasets,
     ) -> None:
         self.settings = settings
         self.base = base
@@ -74,6 +77,7 @@ class Admin:
         self.wishes = wishes
         self.tally = tally
         self.traffic = traffic
+        self.datasets = datasets
         self._doomed = asyncio.Event()
         self.app = _app(self)
 
@@ -157,8 +161,9 @@ def _app(admin: Admin) -> FastAPI:
     add_fleet(app, admin.fleet, admin.wishes, admin.routes)
     _adapters(app, admin)
     _keys(app, admin)
+    add_datasets(app, admin.datasets)
     if admin.traffic is not None:
-        add_traffic(app, admin.traffic)
+        add_traffic(app, admin.traffic, admin.datasets)
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -12,8 +12,10 @@ from fastapi.responses import StreamingResponse
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.datasets import Datasets
 from gateway.errors import TooLarge
 from gateway.traffic.amendments import Amendments
+from gateway.traffic.examples import examples
 from gateway.traffic.feedback import Feedback, bare
 from gateway.traffic.forgetting import Forgetting
 from gateway.traffic.imports import MAX_PIECE_BYTES, Import, Imports
@@ -22,6 +24,8 @@ from gateway.traffic.query import Wanted, one
 from gateway.traffic.readers import Readers
 
 JSONL = "application/jsonl"
+EXPORTED = 1_000_000
+"""Exchanges with feedback that one export looks for: the newest."""
 
 
 class Traffic(Protocol):
@@ -96,7 +100,7 @@ def _wanted(
 Filters = Annotated[Wanted, Depends(_wanted)]
 
 
-def add_traffic(app: FastAPI, traffic: Traffic) -> None:
+def add_traffic(app: FastAPI, traffic: Traffic, datasets: Datasets) -> None:
     """Adds /admin/v1/traffic to the control plane."""
 
     async def whole(operation: str, wanted: Wanted) -> Response:
@@ -108,11 +112,11 @@ def add_traffic(app: FastAPI, traffic: Traffic) -> None:
         body: dict[str, Any] = json.loads(bytes((await whole(operation, wanted)).body))
         return body
 
-    async def thought(wanted: Wanted, feedback: str | None) -> Wanted:
+    async def thought(wanted: Wanted, feedback: str | None, most: int = 10_000) -> Wanted:
         """The same, of exchanges with such feedback."""
         if feedback is None:
             return wanted
-        return replace(wanted, ids=tuple(await traffic.feedback.exchanges(feedback)))
+        return replace(wanted, ids=tuple(await traffic.feedback.exchanges(feedback, most)))
 
     @app.get("/admin/v1/traffic")
     async def ls(wanted: Filters, feedback: str | None = None) -> dict[str, Any]:
@@ -135,10 +139,15 @@ def add_traffic(app: FastAPI, traffic: Traffic) -> None:
         return await whole("stats", replace(wanted, limit=None))
 
     @app.get("/admin/v1/traffic/export")
-    async def export(wanted: Filters, all: bool = False, feedback: str | None = None) -> Response:
-        """Whole exchanges as JSON Lines in OpenAI's chat format, as they are read."""
-        chosen = await thought(replace(wanted, limit=None) if all else wanted, feedback)
-        pieces = traffic.readers.ask("export", chosen, traffic.forgetting.now)
+    async def export(
+        wanted: Filters, all: bool = False, feedback: str | None = None, about: bool = False
+    ) -> Response:
+        """Whole exchanges as JSON Lines in OpenAI's chat format, as they are read. With `about`, `metadata`
+        has what a trainer must know of each: `at`, `unit` (a keyed hash), `consent`, `feedback` and more."""
+        chosen = await thought(replace(wanted, limit=None) if all else wanted, feedback, EXPORTED)
+        pieces = traffic.readers.ask("examples" if about else "export", chosen, traffic.forgetting.now)
+        if about:
+            pieces = examples(pieces, traffic.feedback.of, traffic.forgetting.pseudonym)
         first = await anext(pieces, b"")  # a refusal is answered as one, not in the middle of a stream
         return StreamingResponse(_chained(first, pieces), media_type=JSONL)
 
@@ -178,8 +187,11 @@ def add_traffic(app: FastAPI, traffic: Traffic) -> None:
 
     @app.get("/admin/v1/traffic/forgotten")
     async def forgotten() -> dict[str, Any]:
-        """Every wish to forget, and whether it is fulfilled."""
-        return {"data": await traffic.forgetting.list()}
+        """Every wish to forget, whether it is fulfilled, and which datasets and versions learned from what it
+        means."""
+        learned = await datasets.learned()
+        nothing: dict[str, list[Any]] = {"datasets": [], "versions": []}
+        return {"data": [wish | learned.get(wish["id"], nothing) for wish in await traffic.forgetting.list()]}
 
     @app.post("/admin/v1/traffic/forgotten", status_code=202)
     async def forget(body: Wish) -> dict[str, Any]:

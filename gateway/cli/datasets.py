@@ -160,9 +160,10 @@ def scrub(ref: str | None, as_json: bool) -> None:
         assert gateway is not None  # it was needed
         done = []
         for snapshot in [shelf.find(ref)] if ref is not None else shelf.all():
-            rows = shelf.scrub(snapshot, forgotten(snapshot, gateway))
+            gone = forgotten(snapshot, gateway)
+            rows = shelf.scrub(snapshot, gone)
             after = shelf.find(snapshot.reference)
-            scrubbed(after, gateway)
+            scrubbed(after, gone, gateway)
             done.append({"dataset": snapshot.reference, "rows": rows, "scrubbed": after.scrubbed})
     rows_of = [(each["dataset"], each["rows"], each["scrubbed"]) for each in done]
     show(done, as_json, lambda _: table(("DATASET", "NOW", "IN ALL"), rows_of))

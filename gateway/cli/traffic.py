@@ -152,12 +152,22 @@ def forget(tenant: str, as_json: bool, **named: str | None) -> None:
 @traffic.command()
 @as_json_option
 def forgotten(as_json: bool) -> None:
-    """Every wish to forget, and whether it is fulfilled."""
+    """Every wish to forget, whether it is fulfilled, and which datasets and versions learned from it."""
     data = find().request("GET", "/admin/v1/traffic/forgotten")["data"]
-    headings = ("ID", "KIND", "VALUE", "TENANT", "UNTIL", "ERASED", "ROWS")
+    headings = ("ID", "KIND", "VALUE", "TENANT", "UNTIL", "ERASED", "ROWS", "DATASETS", "VERSIONS")
     names = ("id", "kind", "value", "tenant", "until", "erased_at", "rows_erased")
-    rows = [tuple(_or_dash(wish[name]) for name in names) for wish in data]
+    rows = [(*(_or_dash(wish[name]) for name in names), *_learned(wish)) for wish in data]
     show(data, as_json, lambda _: table(headings, rows))
+    if any(not each["scrubbed"] for wish in data for each in wish["datasets"]):
+        say("next: hotswap datasets scrub, where the datasets are")
+
+
+def _learned(wish: dict[str, Any]) -> tuple[str, str]:
+    held = (
+        f"{each['name']} ({each['exchanges']}, {'scrubbed' if each['scrubbed'] else 'not scrubbed'})"
+        for each in wish["datasets"]
+    )
+    return ", ".join(held) or "-", ", ".join(wish["versions"]) or "-"
 
 
 @traffic.group()

@@ -22,6 +22,7 @@ from typing import Any
 
 from sqlalchemy import Engine, delete, func, select, update
 
+from gateway.datasets.held import note
 from gateway.traffic.amendments import table as amendments
 from gateway.traffic.feedback import table as feedback
 from gateway.traffic.forgetting import ERASED, OPEN_S, forgotten_of, table
@@ -177,6 +178,7 @@ class Eraser:
     def _note(self, id: str, wish: Forgotten, *, closing: bool) -> None:
         """That it is fulfilled; at last the value goes, which nothing needs any more."""
         with self._engine.begin() as connection:
+            note(connection)
             if wish.kind == "key":
                 make_nameless(connection, wish.tenant, wish.value)
             change = update(table).where(table.c.id == id)

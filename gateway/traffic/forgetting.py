@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.errors import BadRequest
 from gateway.traffic.policy import CHANNEL
 from gateway.traffic.query import FORGETTABLE, Forgotten
-from gateway.traffic.unit import MAX_UNIT, hashed
+from gateway.traffic.unit import HASHED, MAX_UNIT, hashed
 
 metadata = MetaData()
 
@@ -90,6 +90,11 @@ class Forgetting:
             await connection.execute(text(f"NOTIFY {CHANNEL}"))
         self.now = (*self.now, forgotten_of(made))
         return shown(made)
+
+    def pseudonym(self, unit: str) -> str:
+        """What stands for a unit where it need not be known: its keyed hash, which `add` can match with
+        it."""
+        return unit if not unit or unit.startswith(HASHED) else hashed(unit.encode(), self._salt)
 
     async def list(self) -> Sequence[dict[str, Any]]:
         """Every wish, the newest first."""

@@ -23,7 +23,7 @@ DATA, DONE, REFUSED = b"=", b".", b"!"
 FRAME = struct.Struct("<cI")
 PATIENCE = {"retry_timeout": "20s"}
 """With a store that does not answer: somebody waits. deltalake's own is three minutes."""
-OPERATIONS = ("page", "show", "stored", "stats", "export")
+OPERATIONS = ("page", "show", "stored", "stats", "export", "examples")
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -89,6 +89,8 @@ def answer(question: Question) -> Iterator[bytes]:
         yield msgspec.json.encode({"data": reader.stats(wanted)})
     elif question.operation == "export":
         yield from reader.export(wanted)
+    elif question.operation == "examples":
+        yield from reader.export(wanted, about=True)
     elif question.operation == "show":
         found = next(reader.rows(wanted, tuple(COLUMNS)), None)
         if found is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +30,15 @@ BATCH_ROWS = 1_000
 """Of an export that are read, and handed on, at a time: its memory, and its largest piece."""
 STORED = (*BRIEF, "tools", "parameters", "response")
 """Columns of a stored completion."""
+ABOUT = {
+    "at": "cast(at AS bigint) / 1000000.0 AS at",
+    **{
+        name: name
+        for name in ("unit", "key", "tenant", "consent", "redacted", "cut", "error", "finish_reason")
+    },
+    "imported": f"starts_with(engine, '{IMPORTED}') AS imported",
+}
+"""What an export may say about each exchange, and how it is asked for. `at` is in seconds since 1970."""
 READING = "reading-"
 """Folders in the journal's, for as long as something is read."""
 STATS = f"""
@@ -107,15 +117,20 @@ class Reader:
         sql = f"{STATS} FROM exchanges WHERE {self._where(wanted)} GROUP BY route, version, imported"
         return list(_dicts(self._query(f"{sql} ORDER BY requests DESC, route, version, imported")))
 
-    def export(self, wanted: Wanted) -> Iterator[bytes]:
-        """Whole exchanges as JSON Lines in OpenAI's chat format: `messages` ends with the answer."""
+    def export(self, wanted: Wanted, *, about: bool = False) -> Iterator[bytes]:
+        """Whole exchanges as JSON Lines in OpenAI's chat format: `messages` ends with the answer. With
+        `about`, `metadata` tells all that a trainer must know of each (`ABOUT`)."""
         names = "id, route, version, messages, tools, response"
+        more = f", {', '.join(ABOUT.values())}" if about else ""
         condition = f"{self._where(wanted)} AND messages IS NOT NULL AND response IS NOT NULL"
         limit = "" if wanted.limit is None else f" LIMIT {wanted.limit}"
-        sql = f"SELECT {names} FROM exchanges WHERE {condition}{limit}"  # noqa: S608
+        sql = f"SELECT {names}{more} FROM exchanges WHERE {condition}{limit}"  # noqa: S608
         for batch in self._query(sql, BATCH_ROWS):
             columns = [batch.column(name).to_pylist() for name in names.split(", ")]
-            yield b"".join(_line(*row) for row in zip(*columns, strict=True))
+            told = [batch.column(name).to_pylist() for name in ABOUT] if about else []
+            abouts = [dict(zip(ABOUT, row, strict=True)) for row in zip(*told, strict=True)]
+            rows = zip(*columns, abouts or repeat({}, batch.num_rows), strict=True)
+            yield b"".join(_line(*row) for row in rows)
 
     def _where(self, wanted: Wanted) -> str:
         return where(wanted, self._forgotten)
@@ -167,7 +182,15 @@ def _dicts(batches: Iterator[RecordBatch]) -> Iterator[dict[str, Any]]:
 _string = msgspec.json.Encoder().encode
 
 
-def _line(id: str, route: str, version: str, messages: str, tools: str | None, response: str) -> bytes:
+def _line(
+    id: str,
+    route: str,
+    version: str,
+    messages: str,
+    tools: str | None,
+    response: str,
+    about: Mapping[str, Any],
+) -> bytes:
     """What is JSON already is joined, not read: `messages` is a list, or a prompt of another endpoint."""
     first = messages.strip()
     said = response.strip()[1:-1]  # without the brackets of the list of choices
@@ -178,8 +201,8 @@ def _line(id: str, route: str, version: str, messages: str, tools: str | None, r
     line = f'{{"messages":{first[:-1]}{gap}{answer}]'
     if tools is not None:
         line += f',"tools":{tools}'
-    about: Mapping[str, str] = {"id": id, "route": route, "version": version}
-    return f'{line},"metadata":{_string(about).decode()}}}\n'.encode()
+    known = {"id": id, "route": route, "version": version, **about}
+    return f'{line},"metadata":{_string(known).decode()}}}\n'.encode()
 
 
 def _first(choices: str) -> str:

@@ -54,6 +54,7 @@ def admin(registry: Registry) -> Admin:
         wishes=nothing,
         tally=nothing,
         traffic=None,
+        datasets=nothing,
     )
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import MetaData, NullPool, create_engine, text
 
 import adapters.tables
 import gateway.access.tables
+from gateway.datasets import tables as datasets
 from gateway.db import Database, DatabaseError, EmbeddedPostgres
 from gateway.db.database import head
 from gateway.db.migrations import runner
@@ -86,6 +87,7 @@ async def test_a_schema_newer_than_this_version_is_refused(db: Database) -> None
 
 
 TABLES = (
+    datasets.metadata,
     adapters.tables.metadata,
     gateway.access.tables.metadata,
     wishes.metadata,

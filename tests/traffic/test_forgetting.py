@@ -12,6 +12,7 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 from sqlalchemy import Engine, create_engine, insert, select
 
+from gateway.datasets import Datasets, NewDataset
 from gateway.db import Database
 from gateway.errors import BadRequest
 from gateway.traffic.eraser import READERS_S, Eraser
@@ -283,6 +284,23 @@ async def test_in_the_end_the_wish_forgets_the_value_itself(place: Place) -> Non
     assert wish["value"] == ERASED
     await place.forgetting.refresh()
     assert place.forgetting.now == ()
+
+
+async def test_which_datasets_held_it_is_known_after_the_wish_forgot_the_value(
+    place: Place, db: Database
+) -> None:
+    datasets = Datasets(db.engine)
+    unit = place.forgetting.pseudonym("alice")
+    held = [{"id": "a", "unit": unit, "at": time.time() - 10}, {"id": "b", "unit": "h:other"}]
+    new = {"name": "support", "digest": "3" * 64, "rows": 2, "exchanges": held}
+    await datasets.add(NewDataset.model_validate(new))
+    await place.forgetting.add("unit", "alice", "default")
+    later = time.time() + OPEN_S + 60
+    place.now = lambda: later
+    place.work()
+    (wish,) = await place.forgetting.list()
+    assert wish["value"] == ERASED
+    assert await datasets.forgotten(f"support@{'3' * 12}") == ["a"]
 
 
 async def test_killed_before_it_was_noted_it_is_done_again(

@@ -167,6 +167,23 @@ def test_an_export_has_whole_conversations_only(place: Place) -> None:
     assert second["messages"][0]["content"] == "Once"
 
 
+def test_an_export_tells_about_each_exchange_where_that_is_wanted(place: Place) -> None:
+    place.ship(record(1, version="support@1", unit="alice"))
+    place.journal(record(2, engine="import/a.jsonl", redacted=True))
+    lines = [json.loads(line) for line in b"".join(place.reader.export(Wanted(), about=True)).splitlines()]
+    served, imported = sorted((line["metadata"] for line in lines), key=lambda about: about["at"])
+    assert (served["at"], served["unit"], served["version"]) == (AT + 1, "alice", "support@1")
+    assert (served["consent"], served["key"], served["tenant"]) == ("terms of 2026", "key_1", "default")
+    assert (served["imported"], served["redacted"], served["cut"]) == (False, False, False)
+    assert (imported["imported"], imported["redacted"], imported["finish_reason"]) == (True, True, "stop")
+
+
+def test_an_export_says_no_more_than_before_where_nobody_asks(place: Place) -> None:
+    place.ship(record(1))
+    (line,) = b"".join(place.reader.export(Wanted())).splitlines()
+    assert set(json.loads(line)["metadata"]) == {"id", "route", "version"}
+
+
 def test_an_export_comes_in_small_pieces(place: Place) -> None:
     place.ship(*(record(number) for number in range(BATCH_ROWS + 1)))
     pieces = list(place.reader.export(Wanted(limit=None)))

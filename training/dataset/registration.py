@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -54,10 +55,12 @@ def forgotten(snapshot: Snapshot, gateway: Gateway) -> list[str]:
     return list(answer["data"]) if answer else []
 
 
-def scrubbed(snapshot: Snapshot, gateway: Gateway) -> None:
-    """Tells that the forgotten rows are taken out here. Raises `DatasetError`."""
+def scrubbed(snapshot: Snapshot, gone: Sequence[str], gateway: Gateway) -> None:
+    """Tells that these exchanges are taken out here. Raises `DatasetError`."""
     path = f"{PATH}/{quote(snapshot.reference, safe='@')}/scrubbed"
-    _asked(gateway, "POST", path, json={"rows": snapshot.scrubbed}, missing_is=None)
+    for start in range(0, len(gone), ROWS_A_PIECE):
+        body = {"rows": snapshot.scrubbed, "exchanges": list(gone[start : start + ROWS_A_PIECE])}
+        _asked(gateway, "POST", path, json=body, missing_is=None)
 
 
 def _asked(gateway: Gateway, method: str, path: str, missing_is: Any = ..., **how: Any) -> Any:
