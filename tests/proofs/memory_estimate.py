@@ -63,7 +63,7 @@ CELLS = (
 def prove(folder: Path, base: Path, data: Path | None) -> Result:
     result = Result(
         "memory_estimate",
-        "Peak resident memory of QLoRA training on the default base, three steps each in a process of its "
+        "Peak resident memory of QLoRA training on the default base, two steps each in a process of its "
         "own, against the estimate of `hotswap train --dry-run`, which reads config.json only.",
     )
     shape = Shape.read(base)

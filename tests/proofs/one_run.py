@@ -1,6 +1,6 @@
 """One short training run in a process of its own, for `memory_estimate`: prints its peak and its stages.
 
-    python -m tests.proofs.one_run BASE --rank 16 --batch 8 --tokens 128 [--steps 3]
+    python -m tests.proofs.one_run BASE --rank 16 --batch 8 --tokens 128 [--steps 2]
 
 Every row has `--tokens` tokens, so each step has batch x tokens of them, and the peak is that of a step.
 """
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--dropout", type=float, default=0.0)
     given = parser.parse_args()

@@ -99,12 +99,7 @@ def _request(asked: Asked, findings: list[Finding]) -> Request | None:
         return load(asked.recipe, asked.flags)
     except BadRecipe as bad:
         file = None if bad.source == "recipe" else bad.source
-        findings += [
-            error("recipe", each.message, each.fix, file if each.line else None, each.line)
-            if file is None or each.line
-            else error("recipe", each.message, each.fix, file)
-            for each in bad.problems
-        ]
+        findings += [error("recipe", each.message, each.fix, file, each.line) for each in bad.problems]
         return None
 
 
