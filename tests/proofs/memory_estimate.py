@@ -19,11 +19,12 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Cell:
-    """A run: rank, rows a step, tokens a row."""
+    """A run: rank, rows a step, tokens a row, and how many of these are learned."""
 
     rank: int
     batch: int
     tokens: int
+    learned: int = 2
     checkpointing: bool = False
     dropout: float = 0.0
 
@@ -38,13 +39,19 @@ class Cell:
 
     @property
     def words(self) -> list[str]:
-        given = {"rank": self.rank, "batch": self.batch, "tokens": self.tokens, "dropout": self.dropout}
+        given = {
+            "rank": self.rank,
+            "batch": self.batch,
+            "tokens": self.tokens,
+            "learned": self.learned,
+            "dropout": self.dropout,
+        }
         words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
         return [*words, "--checkpointing"] if self.checkpointing else words
 
     def __str__(self) -> str:
         more = (", checkpointing" if self.checkpointing else "") + (", dropout" if self.dropout else "")
-        return f"rank {self.rank}, {self.batch} rows of {self.tokens} tokens{more}"
+        return f"rank {self.rank}, {self.batch} rows of {self.tokens} tokens, {self.learned} learned{more}"
 
 
 CELLS = (
@@ -54,6 +61,8 @@ CELLS = (
     Cell(16, 8, 128),
     Cell(16, 1, 1024),
     Cell(32, 8, 256),
+    Cell(16, 8, 256, learned=128),
+    Cell(16, 4, 512, learned=400),
     Cell(16, 4, 512),
     Cell(16, 4, 512, checkpointing=True),
     Cell(16, 4, 512, dropout=0.05),
@@ -70,7 +79,7 @@ def prove(folder: Path, base: Path, data: Path | None) -> Result:
     worst = 0.0
     for cell in CELLS:
         measured = peak(cell, base)
-        said = estimate(shape, cell.recipe, Batch(cell.batch, cell.tokens)).peak
+        said = estimate(shape, cell.recipe, Batch(cell.batch, cell.tokens, cell.batch * cell.learned)).peak
         off = said / measured - 1
         worst = max(worst, abs(off))
         result.figure(str(cell), f"{measured / 1e6:,.0f} MB, estimated {said / 1e6:,.0f} MB ({off:+.1%})")

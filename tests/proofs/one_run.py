@@ -21,12 +21,14 @@ from training.tokens import tokenise
 from training.watch import Progress
 
 
-def row_of(base: Path, tokens: int, number: int) -> dict[str, Any]:
-    """A row that the base's template renders to exactly `tokens` tokens."""
+def row_of(base: Path, tokens: int, learned: int, number: int) -> dict[str, Any]:
+    """A row that the base's template renders to exactly `tokens` tokens, of which `learned` are learned: as
+    many words less one, and the token that ends them."""
     reader = Chat.read(base)
+    answer = " ".join(["yes"] * (learned - 1))
 
     def length(words: int) -> int:
-        row = Row(1, (Message("user", question(words)), Message("assistant", "yes", learn=True)))
+        row = Row(1, (Message("user", question(words)), Message("assistant", answer, learn=True)))
         return len(tokenise(reader, row, set(reader.stops)).ids)
 
     def question(words: int) -> str:
@@ -35,7 +37,7 @@ def row_of(base: Path, tokens: int, number: int) -> dict[str, Any]:
     words = tokens - length(0)
     if words < 0 or length(words) != tokens:
         raise SystemExit(f"no row of {tokens} tokens: {words} words give {length(max(0, words))}")
-    return chat(question(words), "yes")
+    return chat(question(words), answer)
 
 
 def peak() -> dict[str, int]:
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--learned", type=int, default=2)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--dropout", type=float, default=0.0)
@@ -65,7 +68,10 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="hotswap-run-") as folder:
         rows = Path(folder) / "rows.jsonl"
-        write_rows(rows, [row_of(given.base, given.tokens, n) for n in range(given.batch * given.steps)])
+        write_rows(
+            rows,
+            [row_of(given.base, given.tokens, given.learned, n) for n in range(given.batch * given.steps)],
+        )
         recipe = Recipe(
             rank=given.rank,
             alpha=2 * given.rank,

@@ -22,21 +22,27 @@ NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 (Dettmers et al., 2023, double quantization: 4.127 bits)."""
 BF16, FP32 = 2, 4
 VOCABULARY_TILE, TOKEN_TILE = 32_768, 4_096
-"""trl/kernels/chunked_logprob.py and trl/trainer/utils.py (1.16): the head's logits come in such tiles."""
+"""trl/kernels/chunked_logprob.py and trl/trainer/utils.py (1.16): on a GPU logits come in such tiles."""
+LEARNED_TILE = 1_024
+"""training.methods.head.POSITIONS: on a CPU the logits of so many learned tokens at once."""
 TIGHT = 0.85
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The largest step: so many rows, all padded to the longest, tokens."""
+    """The largest step: so many rows, all padded to the longest, tokens; of all rows so many are learned."""
 
     rows: int
     tokens: int
+    learned: int
 
     @classmethod
-    def of(cls, lengths: Sequence[int], batch_size: int) -> Batch:
-        """Rows of like length are batched together, so one batch holds the longest ones."""
-        return cls(min(batch_size, len(lengths)), max(lengths, default=1))
+    def of(cls, lengths: Sequence[tuple[int, int]], batch_size: int) -> Batch:
+        """From the tokens of each row and those learned of it. Rows of like length are batched together, so
+        one batch holds the longest; at most it learns what those learn of which the most is learned."""
+        learned = sorted((each for _, each in lengths), reverse=True)
+        longest = max((tokens for tokens, _ in lengths), default=1)
+        return cls(min(batch_size, len(lengths)), longest, sum(learned[:batch_size]))
 
     @property
     def padded(self) -> int:
@@ -153,9 +159,10 @@ def _mapped(base: Shape) -> Term:
 
 
 def _adapter(base: Shape, recipe: Recipe) -> Term:
-    """TRL keeps LoRA weights in bfloat16 on a quantized base (trl/trainer/sft_trainer.py), so their gradients
-    and both of Adam's moments are in bfloat16 too: 4 x 2 bytes a weight."""
-    return Term("adapter", base.lora_parameters(recipe.rank) * 4 * BF16, "weights, gradients, Adam's moments")
+    """Weights, gradients and both of Adam's moments in float32 (`training.run`), and of the weights the copy
+    in bfloat16 that autocast keeps until the step's end: 4 x 4 + 2 bytes a weight."""
+    size = base.lora_parameters(recipe.rank) * (4 * FP32 + BF16)
+    return Term("adapter", size, "weights, gradients, Adam's moments in float32")
 
 
 def _left_by_loading(base: Shape) -> Term:
@@ -211,11 +218,15 @@ def _holes(base: Shape, batch: Batch, activations: int) -> Term:
 
 
 def _head(base: Shape, batch: Batch, device: str) -> Term:
-    """A tile of logits with all that trl/kernels/chunked_logprob.py has of it at once. On a CPU, in
-    `_backward_tile`: the tile (bfloat16), y, z, log_p, p, grad (float32 each), is_target (a byte), and two
-    float32 of the expression in the middle: 2 + 5 x 4 + 1 + 2 x 4 bytes. On a GPU it works in place."""
-    tokens = min(batch.padded, TOKEN_TILE)
-    each = BF16 if device == "cuda" else BF16 + 5 * FP32 + 1 + 2 * FP32
-    tile = tokens * min(base.vocabulary, VOCABULARY_TILE) * each
-    gradient = batch.padded * base.hidden * FP32
-    return Term("output head", tile + gradient, f"a tile of logits: {tokens:,} tokens")
+    """On a CPU (training.methods.head) of each learned token the logits in bfloat16, in float32, their
+    log-softmax, and of the last two the gradients: 2 + 4 x 4 bytes. On a GPU a tile of logits that
+    trl/kernels/chunked_logprob.py works on in place."""
+    if device == "cuda":
+        tokens = min(batch.padded, TOKEN_TILE)
+        tile = tokens * min(base.vocabulary, VOCABULARY_TILE) * BF16
+        return Term(
+            "output head", tile + batch.padded * base.hidden * FP32, f"a tile of logits: {tokens:,} tokens"
+        )
+    tokens = min(batch.learned, LEARNED_TILE)
+    size = tokens * base.vocabulary * (BF16 + 4 * FP32) + batch.padded * base.hidden * BF16
+    return Term("output head", size, f"logits of {tokens:,} learned tokens")

@@ -159,7 +159,7 @@ def _estimates(
     resolved: Recipe, base: Shape, counted: Counted, train: Examined, machine: Machine, prices: Prices
 ) -> tuple[memory.Memory, duration.Estimate]:
     rows = kept(resolved, len(train.rows))
-    lengths = [length.tokens for length in counted.lengths]
+    lengths = [(length.tokens, length.learned) for length in counted.lengths]
     return (
         memory.estimate(base, resolved, memory.Batch.of(lengths, resolved.batch_size), machine.device),
         duration.estimate(base, resolved, counted.tokens, rows, machine, prices),

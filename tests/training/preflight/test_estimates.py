@@ -40,7 +40,7 @@ def test_the_sizes_of_the_default_base_are_its_own(base_folder: Path) -> None:
 @given(rows=some.integers(1, 64), tokens=some.integers(1, 4_096), rank=some.integers(1, 128))
 def test_more_of_anything_never_takes_less_memory(shape: Shape, rows: int, tokens: int, rank: int) -> None:
     def peak(rows: int, tokens: int, rank: int) -> int:
-        return memory.estimate(shape, Recipe(rank=rank), Batch(rows, tokens)).peak
+        return memory.estimate(shape, Recipe(rank=rank), Batch(rows, tokens, rows * tokens // 2)).peak
 
     least = peak(rows, tokens, rank)
     assert least <= min(
@@ -50,30 +50,30 @@ def test_more_of_anything_never_takes_less_memory(shape: Shape, rows: int, token
 
 def test_activations_that_are_computed_twice_take_less(shape: Shape) -> None:
     plain, twice = (
-        memory.estimate(shape, Recipe(gradient_checkpointing=on), Batch(8, 4_096)).peak
+        memory.estimate(shape, Recipe(gradient_checkpointing=on), Batch(8, 4_096, 100)).peak
         for on in (False, True)
     )
     assert twice < plain
 
 
 def test_the_largest_batch_is_the_longest_rows_padded(shape: Shape) -> None:
-    assert Batch(2, 90) == Batch.of([10, 90, 50], 2)
+    assert Batch(2, 90, 15) == Batch.of([(10, 8), (90, 7), (50, 5)], 2)
 
 
 def test_what_does_not_fit_is_an_error_with_a_way_out(shape: Shape) -> None:
-    wanted = memory.estimate(shape, Recipe(), Batch(8, 512))
+    wanted = memory.estimate(shape, Recipe(), Batch(8, 512, 100))
     (found,) = memory.look(wanted, wanted.peak // 2)
     assert ("error", True) == (found.severity, "smaller batch_size" in found.fix)
 
 
 def test_what_fits_barely_is_a_warning(shape: Shape) -> None:
-    wanted = memory.estimate(shape, Recipe(), Batch(8, 512))
+    wanted = memory.estimate(shape, Recipe(), Batch(8, 512, 100))
     (found,) = memory.look(wanted, round(wanted.peak * 1.05))
     assert "warning" == found.severity
 
 
 def test_what_fits_is_not_talked_about(shape: Shape) -> None:
-    wanted = memory.estimate(shape, Recipe(), Batch(8, 512))
+    wanted = memory.estimate(shape, Recipe(), Batch(8, 512, 100))
     assert [] == list(memory.look(wanted, wanted.peak * 2))
 
 
