@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-Action = Literal["register", "promote", "rollback", "delete", "collect", "remove"]
+Action = Literal["register", "promote", "rollback", "delete", "collect", "remove", "grade"]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a route's history. `version` is a number, None where the whole adapter was removed."""
+    """One line of a route's history. `version` is a number, None where the whole adapter was removed.
+
+    `forced`: promoted without a report card that all gates passed.
+    """
 
     route: str
     action: Action
     version: int | None
     by: str
     at: datetime
+    forced: bool = False
 
 
 def stables(events: Iterable[tuple[str, int | None]]) -> list[int]:

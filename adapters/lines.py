@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters import tables
-from adapters.errors import Unknown
+from adapters.errors import Conflicting, Unknown
 from adapters.history import Action, rollback_target
 from adapters.preflight import Inspection
 from adapters.strictjson import shown
@@ -17,18 +17,24 @@ from adapters.version import Reference, State, Version
 
 _V = tables.versions.c
 
+_PROVED = _V.card["passed"].as_boolean().label("proved")
 EVERY = (
-    sa.select(tables.versions, tables.adapters.c.name.label("adapter"))
+    sa.select(
+        *(column for column in tables.versions.c if column.name != "card"),
+        _PROVED,
+        tables.adapters.c.name.label("adapter"),
+    )
     .join(tables.adapters)
     .order_by(tables.adapters.c.name, _V.number.desc())
 )
 LIVE = EVERY.where(_V.state != State.DELETED)
 LIVING = LIVE.with_only_columns(
     tables.adapters.c.name.label("adapter"),
+    _PROVED,
     *(
         column
         for column in tables.versions.c
-        if column.name not in ("id", "adapter_id", "inspection", "has_files")
+        if column.name not in ("id", "adapter_id", "inspection", "has_files", "card")
     ),
 )
 """What a `Version` needs and no more: for many of them it matters."""
@@ -52,6 +58,7 @@ def version(line: sa.Row[Any]) -> Version:
         rank=line.rank,
         manifest=line.manifest,
         created_at=line.created_at,
+        proved=line.proved,
     )
 
 
@@ -76,6 +83,24 @@ def parse(reference: Reference | str) -> Reference:
     return parsed
 
 
+def pinned(reference: Reference | str) -> Reference:
+    """A reference that names a version. Raises `Conflicting` for one that names a route only."""
+    found = parse(reference)
+    if found == Reference(found.adapter):
+        raise Conflicting(f"{found.adapter!r} names no version; say which: {found.adapter}@v3, or its digest")
+    return found
+
+
+def not_proved(row: sa.Row[Any]) -> str:
+    """Why a version may not be promoted, and what to do."""
+    name = f"{row.adapter}@v{row.number}"
+    why = "its report card is not passed" if row.proved is False else "it has no report card"
+    return (
+        f"{name} cannot be promoted: {why}. Prove it (hotswap adapters prove {name} --data held-out.jsonl), "
+        "look at what failed (hotswap adapters card), or promote it with --force, which is recorded"
+    )
+
+
 async def find(connection: AsyncConnection, reference: Reference) -> sa.Row[Any]:
     """The live version that a reference means; without a pin, the stable one. Raises `Unknown`."""
     query = LIVE.where(tables.adapters.c.name == reference.adapter)
@@ -94,15 +119,24 @@ async def find(connection: AsyncConnection, reference: Reference) -> sa.Row[Any]
 
 
 async def record(
-    connection: AsyncConnection, route: str, action: Action, version_id: int | None, by: str
+    connection: AsyncConnection,
+    route: str,
+    action: Action,
+    version_id: int | None,
+    by: str,
+    forced: bool = False,
 ) -> None:
     """Write a line of history."""
     await connection.execute(
-        insert(tables.route_history).values(route=route, action=action, version_id=version_id, by=by)
+        insert(tables.route_history).values(
+            route=route, action=action, version_id=version_id, by=by, forced=forced
+        )
     )
 
 
-async def point(connection: AsyncConnection, route: str, version_id: int, action: Action, by: str) -> None:
+async def point(
+    connection: AsyncConnection, route: str, version_id: int, action: Action, by: str, forced: bool = False
+) -> None:
     """Make a version the stable one of a route; the one that was becomes retired."""
     if (old := await stable_id(connection, route)) is not None:
         await connection.execute(sa.update(tables.versions).where(_V.id == old).values(state=State.RETIRED))
@@ -111,7 +145,7 @@ async def point(connection: AsyncConnection, route: str, version_id: int, action
     await connection.execute(
         pointer.on_conflict_do_update(index_elements=["name"], set_={"version_id": version_id})
     )
-    await record(connection, route, action, version_id, by)
+    await record(connection, route, action, version_id, by, forced)
 
 
 async def stable_id(connection: AsyncConnection, route: str) -> int | None:

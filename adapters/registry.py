@@ -67,7 +67,8 @@ class Registry:
 
     `drain` sees to it that no engine needs a version's files any more, and says whether it could (deleting
     them under an engine can kill it). With it, `add` makes room by itself when the quota is reached; without,
-    nothing is deleted until somebody calls `collect` and `forget_files`.
+    nothing is deleted until somebody calls `collect` and `forget_files`. `require_card`: `promote` wants a
+    passed report card, or force.
     """
 
     def __init__(
@@ -77,12 +78,14 @@ class Registry:
         *,
         quota_bytes: int,
         keep_versions: int,
+        require_card: bool = False,
         drain: Callable[[Version], Awaitable[bool]] | None = None,
     ) -> None:
         self._engine = engine
         self._store = store
         self._quota_bytes = quota_bytes
         self._keep_versions = keep_versions
+        self._require_card = require_card
         self._drain = drain
 
     async def add(
@@ -149,7 +152,8 @@ class Registry:
                 await connection.execute(sa.update(tables.versions).where(_V.id == version_id).values(values))
             await lines.record(connection, name, "register", version_id, by)
             if await lines.stable_id(connection, name) is None:
-                await lines.point(connection, name, version_id, "promote", by)
+                # Nothing was served before that it could be worse than; that nobody proved it is on record.
+                await lines.point(connection, name, version_id, "promote", by, forced=True)
             await _to_the_end(self._store.publish, sealed)
             return lines.version(
                 (await connection.execute(lines.EVERY.where(_V.id == version_id))).one()
@@ -210,19 +214,35 @@ class Registry:
         query = sa.select(table, _V.number).outerjoin(tables.versions).where(table.c.route == route)
         async with self._engine.connect() as connection:
             rows = (await connection.execute(query.order_by(table.c.id))).all()
-        return [Event(row.route, row.action, row.number, row.by, row.at) for row in rows]
+        return [Event(row.route, row.action, row.number, row.by, row.at, row.forced) for row in rows]
 
-    async def promote(self, reference: Reference | str, *, by: str = "") -> Version:
-        """Make a version the stable one of its adapter's route. Nothing happens when it is."""
+    async def card(self, reference: Reference | str) -> dict[str, Any] | None:
+        """A version's report card, None while it has none. Raises `Unknown`."""
+        async with self._engine.connect() as connection:
+            line = await lines.find(connection, lines.parse(reference))
+            card: dict[str, Any] | None = await connection.scalar(sa.select(_V.card).where(_V.id == line.id))
+            return card
+
+    async def grade(self, reference: Reference | str, card: dict[str, Any], *, by: str = "") -> Version:
+        """Keep a version's report card, in the place of an earlier one. Raises `Unknown`, `Conflicting`."""
+        card = read_object(json.dumps(card).encode(), "the report card", code="bad_card")
         async with self._change() as connection:
-            pinned = lines.parse(reference)
-            if pinned == Reference(pinned.adapter):
-                raise Conflicting(
-                    f"{pinned.adapter!r} names no version; say which: {pinned.adapter}@v3, or its digest"
-                )
-            row = await lines.find(connection, pinned)
+            row = await lines.find(connection, lines.pinned(reference))
+            await connection.execute(sa.update(tables.versions).where(_V.id == row.id).values(card=card))
+            await lines.record(connection, row.adapter, "grade", row.id, by)
+            return lines.version((await connection.execute(lines.EVERY.where(_V.id == row.id))).one())
+
+    async def promote(self, reference: Reference | str, *, by: str = "", force: bool = False) -> Version:
+        """Make a version the stable one of its adapter's route. Nothing happens when it is.
+
+        Raises `Conflicting` (`not_proved`) without a passed card, where cards are required and no `force`.
+        """
+        async with self._change() as connection:
+            row = await lines.find(connection, lines.pinned(reference))
             if row.state != State.STABLE:
-                await lines.point(connection, row.adapter, row.id, "promote", by)
+                if self._require_card and not row.proved and not force:
+                    raise Conflicting(lines.not_proved(row), code="not_proved")
+                await lines.point(connection, row.adapter, row.id, "promote", by, forced=not row.proved)
             return lines.version(await lines.find(connection, Reference(row.adapter)))
 
     async def rollback(self, route: Reference | str, *, by: str = "") -> Version:

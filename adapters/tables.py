@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     func,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -53,6 +54,7 @@ versions = Table(
     Column("inspection", JSONB, nullable=False),
     Column("manifest", JSONB, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("card", JSONB, nullable=True),  # what gates found; null until somebody asked them
     UniqueConstraint("adapter_id", "number"),
     CheckConstraint("state IN ('registered', 'stable', 'retired', 'deleted')", name="state"),
     CheckConstraint("has_files OR state = 'deleted'", name="files"),
@@ -77,8 +79,11 @@ route_history = Table(
     Column("version_id", BigInteger, ForeignKey("versions.id"), nullable=True),  # null: the whole adapter
     Column("by", Text, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column(
+        "forced", Boolean, nullable=False, server_default=false()
+    ),  # promoted without a passed report card
     CheckConstraint(
-        "action IN ('register', 'promote', 'rollback', 'delete', 'collect', 'remove')", name="action"
+        "action IN ('register', 'promote', 'rollback', 'delete', 'collect', 'remove', 'grade')", name="action"
     ),
 )
 Index("ix_route_history_route", route_history.c.route, route_history.c.id)

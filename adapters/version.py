@@ -37,6 +37,8 @@ class Version:
     rank: int
     manifest: dict[str, Any]
     created_at: datetime
+    proved: bool | None = None
+    """Whether its report card is passed; None while it has none."""
 
     @property
     def name(self) -> str:

@@ -120,6 +120,7 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
             store,
             quota_bytes=settings.registry.quota_bytes,
             keep_versions=settings.registry.keep_versions,
+            require_card=settings.registry.require_card,
             drain=fleet.forget if place.deletes_files else unload,
         )
         routes = Routes(registry, base=settings.base.name)

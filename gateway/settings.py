@@ -149,6 +149,9 @@ class RegistrySettings(Section):
     max_adapter_bytes: int = Field(2 * GIB, gt=0, description="largest adapter accepted")
     quota_bytes: int = Field(20 * GIB, gt=0, description="all versions together")
     keep_versions: int = Field(5, ge=1, description="newest versions of an adapter that collection keeps")
+    require_card: bool = Field(
+        True, description="promote only versions with a passed report card; --force is recorded"
+    )
 
 
 class PresidioSettings(Section):

@@ -125,7 +125,7 @@ class House:
 
         answer = httpx.post(
             f"{self.url}/admin/v1/adapters/{name}/versions",
-            params={"promote": promote},
+            params={"promote": promote, "force": promote},
             content=pack(folder),
             headers=self.headers,
             timeout=120,

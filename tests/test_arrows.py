@@ -59,6 +59,7 @@ REACHES: Mapping[str, tuple[str, ...]] = {
     "training": (
         "gateway.cli.train",
         "gateway.cli.eval",
+        "gateway.cli.prove",
         "gateway.cli.demo",
         "gateway.cli.recipes",
         "gateway.cli.fleet_limits",

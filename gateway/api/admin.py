@@ -49,6 +49,27 @@ class NewKey(BaseModel):
     tenant: str = Field(DEFAULT_TENANT, max_length=64)
 
 
+class Found(BaseModel):
+    """Of one gate."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    gate: str = Field(max_length=100)
+    passed: bool
+    measured: str = Field(max_length=500)
+    bound: str = Field(max_length=500)
+
+
+class NewCard(BaseModel):
+    """A version's report card. It is passed when every gate is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: str
+    passed: bool
+    findings: list[Found] = Field(min_length=1, max_length=100)
+
+
 class Admin:
     """The control plane. `app` is the ASGI app; its OpenAPI document is at /admin/openapi.json."""
 
@@ -82,7 +103,7 @@ class Admin:
         self.app = _app(self)
 
     async def register(
-        self, name: str, request: Request, *, promote: bool, assume_base: bool
+        self, name: str, request: Request, *, promote: bool, assume_base: bool, force: bool
     ) -> tuple[Version, bool]:
         """Streams the body into staging, checks it, and registers it. The engine sees none of it before that.
 
@@ -108,7 +129,7 @@ class Admin:
             }
             version, created = await self.registry.add(name, staged, manifest, inspection, by="admin")
         if promote:
-            version = await self.registry.promote(version.name, by="admin")
+            version = await self.registry.promote(version.name, by="admin", force=force)
         await self.routes.refresh()
         self.collect_soon()
         return version, created
@@ -193,17 +214,39 @@ def _adapters(app: FastAPI, admin: Admin) -> None:
 
     @app.post("/admin/v1/adapters/{name:path}/versions", status_code=201)
     async def add(
-        name: str, request: Request, promote: bool = False, assume_base: bool = False
+        name: str, request: Request, promote: bool = False, assume_base: bool = False, force: bool = False
     ) -> dict[str, Any]:
         """Body: a plain tar of adapter_config.json, adapter_model.safetensors and, if any, hotswap.json."""
-        version, created = await admin.register(name, request, promote=promote, assume_base=assume_base)
+        version, created = await admin.register(
+            name, request, promote=promote, assume_base=assume_base, force=force
+        )
         return {**_shown(version), "created": created}
 
     @app.post("/admin/v1/adapters/{ref:path}/promote")
-    async def promote(ref: str) -> dict[str, Any]:
-        version = await registry.promote(ref, by="admin")
+    async def promote(ref: str, force: bool = False) -> dict[str, Any]:
+        version = await registry.promote(ref, by="admin", force=force)
         await routes.refresh()
         return _shown(version)
+
+    @app.put("/admin/v1/adapters/{ref:path}/card")
+    async def grade(ref: str, body: NewCard) -> dict[str, Any]:
+        version = await registry.show(ref)
+        if body.version != version.name:
+            raise BadRequest(f"the card is of {body.version!r} and not of {version.name}", param="version")
+        if body.passed != all(found.passed for found in body.findings):
+            raise BadRequest("a card is passed exactly when all of its findings are", param="passed")
+        return _shown(await registry.grade(version.name, body.model_dump(), by="admin"))
+
+    @app.get("/admin/v1/adapters/{ref:path}/card")
+    async def card(ref: str) -> dict[str, Any]:
+        version = await registry.show(ref)
+        found = await registry.card(version.name)
+        if found is None:
+            raise NotFound(
+                f"{version.name} has no report card; make one: hotswap adapters prove {version.name} "
+                "--data held-out.jsonl"
+            )
+        return found
 
     @app.post("/admin/v1/adapters/{name:path}/rollback")
     async def rollback(name: str) -> dict[str, Any]:

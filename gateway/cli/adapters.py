@@ -9,11 +9,16 @@ from typing import Any
 import click
 
 from gateway.cli.client import as_json_option, details, fail, find, say, show, table
+from gateway.cli.prove import card, prove
 
 
 @click.group()
 def adapters() -> None:
     """Adapters and their versions. A REF is a name, name@v3 or name@3f9c2ab71e04."""
+
+
+adapters.add_command(prove)
+adapters.add_command(card)
 
 
 @adapters.command()
@@ -95,10 +100,11 @@ def rm(ref: str, dry_run: bool, yes: bool, as_json: bool) -> None:
 
 @adapters.command()
 @click.argument("ref")
+@click.option("--force", is_flag=True, help="Also without a passed report card; it is recorded.")
 @as_json_option
-def promote(ref: str, as_json: bool) -> None:
-    """Make REF the stable version of its route."""
-    version = find().request("POST", f"/admin/v1/adapters/{_quote(ref)}/promote")
+def promote(ref: str, force: bool, as_json: bool) -> None:
+    """Make REF the stable version of its route. It needs a passed report card: hotswap adapters prove."""
+    version = find().request("POST", f"/admin/v1/adapters/{_quote(ref)}/promote", params={"force": force})
     show(version, as_json, _version_lines)
     say(f"next: hotswap adapters rollback {version['adapter']} brings the one before it back")
 
@@ -186,6 +192,7 @@ def _version_lines(version: dict[str, Any]) -> Iterator[str]:
             "version": version["name"],
             "number": f"v{version['number']}",
             "state": version["state"],
+            "proved": {True: "yes", False: "no: hotswap adapters card", None: "not yet"}[version["proved"]],
             "rank": version["rank"],
             "bytes": version["size_bytes"],
             "created": version["created_at"],

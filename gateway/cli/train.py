@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
@@ -70,6 +71,7 @@ def train(
     """Train an adapter for the prepared base and register it as a new version of NAME.
 
     A row is {"messages": [...]} (the assistant's messages are learned) or {"prompt": ..., "completion": ...}.
+    With held-out rows the version is proved before --promote makes it stable: hotswap adapters prove.
     A dataset is what `hotswap datasets build` made; its held-out rows are the validation. Rows, recipe, base
     and machine are checked first (--dry-run does only that); an error ends the command with 1. Then a few
     steps on trial, then the run.
@@ -128,12 +130,14 @@ def train(
                 show_progress(),
                 stop,
                 validation=validation or held_out,
+                checkpoints=settings.state_dir / "checkpoints",
                 lineage=lineage,
             )
         say(f"trained in {trained.seconds:.0f} s, loss {trained.final_loss:.3f}; kept in {folder}")
         shown: dict[str, Any] = {"folder": str(folder), "steps": trained.steps, "loss": trained.final_loss}
         if gateway is not None:
-            shown |= register(folder, name, gateway.url, gateway.key, promote=promote)
+            shown |= register(folder, name, gateway.url, gateway.key)
+            shown |= _prove_and_promote(gateway, shown, validation or held_out, rows, promote)
     except (TrainingError, BaseError, SettingsError) as error:
         fail(str(error))
     except ImportError as error:
@@ -141,6 +145,25 @@ def train(
     show(shown, as_json, lambda data: details({k: v for k, v in data.items() if k != "manifest"}))
     if gateway is not None:
         say(f"next: hotswap run {shown['name']} 'your prompt'")
+
+
+def _prove_and_promote(
+    gateway: Gateway, version: dict[str, Any], held_out: Path | None, learned: Path, promote: bool
+) -> dict[str, Any]:
+    """Prove the version, where there are held-out rows; make it stable where that is wished and earned."""
+    if held_out is None:
+        say(f"not proved: there are no held-out rows. hotswap adapters prove {version['name']} --data FILE")
+        return {}
+    from gateway.cli.prove import lines, proved
+
+    card = proved(gateway, version, held_out, learned)
+    for line in lines(card):
+        say(line)
+    if not promote or version["state"] == "stable":
+        return {"proved": card["passed"]}
+    ref = quote(version["name"], safe="")
+    promoted: dict[str, Any] = gateway.request("POST", f"/admin/v1/adapters/{ref}/promote")
+    return promoted
 
 
 def _others(given: Sequence[str]) -> dict[str, Any]:

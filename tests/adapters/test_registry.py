@@ -542,3 +542,34 @@ async def test_every_change_is_announced(shelf: Shelf, postgres_url: str, change
             "forget_files": lambda: shelf.registry.forget_files(second),
         }[change]()
         assert 1 == len([note async for note in connection.notifies(timeout=5, stop_after=1)])
+
+
+CARD = {"passed": True, "findings": [{"gate": "parity", "passed": True}]}
+
+
+async def test_a_card_is_kept_with_its_version_and_everybody_hears_of_it(shelf: Shelf) -> None:
+    version = await shelf.add("support", 1)
+    before = (await shelf.registry.changes()).at
+    graded = await shelf.registry.grade(version.name, CARD, by="ann")
+    assert (None, True) == (version.proved, graded.proved)
+    assert CARD == await shelf.registry.card(version.name)
+    changed = await shelf.registry.changes(before)
+    assert [True] == [each.proved for each in changed.adapters["support"]]
+
+
+async def test_promotions_without_a_passed_card_are_on_record(shelf: Shelf) -> None:
+    await shelf.add("support", 1)
+    proved, other = await shelf.add("support", 2), await shelf.add("support", 3)
+    await shelf.registry.grade(proved.name, CARD)
+    await shelf.registry.promote(proved.name)
+    await shelf.registry.promote(other.name, force=True)
+    history = await shelf.registry.history("support")
+    assert [True, False, True] == [event.forced for event in history if event.action == "promote"]
+
+
+@pytest.mark.parametrize("card", [{"passed": True, "x": "\0"}, {"passed": float("nan")}])
+async def test_a_card_that_postgres_cannot_keep_is_refused(shelf: Shelf, card: dict[str, Any]) -> None:
+    version = await shelf.add("support", 1)
+    with pytest.raises(Refused) as caught:
+        await shelf.registry.grade(version.name, card)
+    assert "bad_card" == caught.value.code

@@ -34,7 +34,7 @@ def test_an_adapter_goes_from_add_to_rm(fake_house: House, tmp_path: Path) -> No
     second = json.loads(fake_house.cli("adapters", "add", "tour", two, "--json").stdout)
     assert [first["state"], second["state"]] == ["stable", "registered"]
 
-    assert fake_house.cli("adapters", "promote", "tour@v2").returncode == 0
+    assert fake_house.cli("adapters", "promote", "tour@v2", "--force").returncode == 0
     assert f"({second['name']}" in fake_house.cli("run", "tour", "hi").stderr
     assert fake_house.cli("adapters", "rollback", "tour").returncode == 0
     assert f"({first['name']}" in fake_house.cli("run", "tour", "hi").stderr

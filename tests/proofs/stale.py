@@ -93,7 +93,7 @@ async def _measure(house: House, versions: Mapping[str, str], result: Result) ->
         unmarked = await _unmarked(http, versions)
         began = time.monotonic()
         for name in (names[1], names[0]):  # so that there is one to go back to
-            await _swap(http, log, f"adapters/{name}/promote")
+            await _swap(http, log, f"adapters/{name}/promote?force=true")
         async with asyncio.TaskGroup() as group:
             for number in range(CLIENTS):
                 group.create_task(_keep_asking(http, number, answers, over))
@@ -129,7 +129,7 @@ async def _swaps(http: httpx.AsyncClient, log: Log, names: Sequence[str]) -> int
             done = await _swap(http, log, f"adapters/{ROUTE}/rollback")
         else:
             other = dice.choice([name for name in names if name != log.names[-1]])
-            done = await _swap(http, log, f"adapters/{other}/promote")
+            done = await _swap(http, log, f"adapters/{other}/promote?force=true")
         refused += not done
     return refused
 

@@ -141,7 +141,6 @@ def test_any_rows_on_any_base_resolve_to_a_recipe_that_the_fleet_serves(
         ({"init": "pissa"}, "init is 'pissa'; known are default, eva"),
         ({"method": "grpo"}, "name at least one in `rewards`"),
         ({"rewards": ("exact",)}, "`rewards` are grpo's"),
-        ({"early_stop": 2}, "no rows are held out"),
         ({"beta": 0.0}, "beta is 0.0"),
         ({"validation_share": 1.0}, "validation_share is 1.0"),
         ({"checkpoint_steps": 0}, "checkpoint_steps is 0"),
