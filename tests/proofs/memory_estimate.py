@@ -58,14 +58,11 @@ CELLS = (
     Cell(8, 2, 64),
     Cell(64, 2, 64),
     Cell(8, 8, 64),
-    Cell(16, 8, 128),
     Cell(16, 1, 1024),
     Cell(32, 8, 256),
     Cell(16, 8, 256, learned=128),
     Cell(16, 4, 512, learned=400),
-    Cell(16, 4, 512),
     Cell(16, 4, 512, checkpointing=True),
-    Cell(16, 4, 512, dropout=0.05),
 )
 
 
