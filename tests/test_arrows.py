@@ -61,6 +61,7 @@ REACHES: Mapping[str, tuple[str, ...]] = {
         "gateway.cli.eval",
         "gateway.cli.prove",
         "gateway.cli.demo",
+        "gateway.cli.demo_loop",
         "gateway.cli.recipes",
         "gateway.cli.fleet_limits",
         "gateway.cli.datasets",

@@ -16,6 +16,7 @@ from training.recipe import TrainingError
 class Answered:
     """What came back: `seconds` from sending to the last byte; tokens as the endpoint counted them."""
 
+    id: str
     text: str
     seconds: float
     prompt_tokens: int
@@ -68,6 +69,7 @@ async def ask_all(
             done += 1
             progress(done, len(conversations))
             return Answered(
+                str(told.get("id", "")),
                 str(told["choices"][0]["message"]["content"] or ""),
                 seconds,
                 int(usage.get("prompt_tokens", 0)),

@@ -13,17 +13,25 @@ from training.recipe import TrainingError
 
 
 def register(
-    folder: Path, name: str, url: str, key: str, *, promote: bool = False, timeout_s: float = 300.0
+    folder: Path,
+    name: str,
+    url: str,
+    key: str,
+    *,
+    promote: bool = False,
+    force: bool = False,
+    timeout_s: float = 300.0,
 ) -> dict[str, Any]:
     """Upload the adapter in `folder` as a new version of `name`; the version as the gateway describes it.
 
-    `url` is the gateway's (`http://host:port`), `key` an admin key. The upload is streamed.
+    `url` is the gateway's (`http://host:port`), `key` an admin key. The upload is streamed. `force` promotes
+    what has no report card, which is on record.
     Raises `TrainingError` with the gateway's reason, or when it cannot be reached.
     """
     try:
         response = httpx.post(
             f"{url.rstrip('/')}/admin/v1/adapters/{quote(name, safe='')}/versions",
-            params={"promote": promote},
+            params={"promote": promote, "force": force},
             content=pack(folder),
             headers={"authorization": f"Bearer {key}", "content-type": "application/x-tar"},
             timeout=timeout_s,

@@ -28,14 +28,17 @@ MAX_TOKENS = 48
 @click.command()
 @click.option("--retrain", is_flag=True, help="Train again, though the adapters are registered.")
 def demo(retrain: bool) -> None:
-    """Serve a base, train two adapters on small tasks, register them, ask all three the same things.
+    """Serve a base; train one adapter on rows, and another on what the gateway's own traffic taught; ask all.
 
     Real vLLM, real training; nothing is canned. The gateway stays up afterwards: `hotswap down` stops it.
     """
     began = time.monotonic()
 
+    def seconds() -> str:
+        return f"{time.monotonic() - began:.0f}"
+
     def step(text: str) -> None:
-        say(f"\n=== {text}  [{time.monotonic() - began:.0f} s]")
+        say(f"\n=== {text}  [{seconds()} s]")
 
     from gateway.settings import SettingsError, load
 
@@ -50,10 +53,16 @@ def demo(retrain: bool) -> None:
     gateway = find()
     from training.tasks import demo as demo_tasks
 
-    tasks = demo_tasks()
-    for number, task in enumerate(tasks):
-        step(f"3/4 adapter {number + 1} of {len(tasks)}: {task.name} ({task.title}, {len(task.rows)} rows)")
-        _adapter(settings, gateway, task, retrain)
+    support, house = tasks = demo_tasks()
+    step(f"3/4 adapter 1 of 2, from rows: {house.name} ({house.title}, {len(house.rows)} rows)")
+    _adapter(settings, gateway, house, retrain)
+    step("3/4 adapter 2 of 2, from traffic: what was asked, answered and corrected becomes an adapter")
+    if _wanted(gateway, support, retrain):
+        from gateway.cli.demo_loop import learn_from_traffic
+
+        learn_from_traffic(
+            gateway, settings.base.name, support, _run, lambda text: say(f"--- {text}  [{seconds()} s]")
+        )
     step("4/4 the same prompts to the base and to each adapter")
     _compare(settings.base.name, gateway, tasks)
     _goodbye(gateway, tasks)
@@ -66,11 +75,18 @@ def _run(*words: str) -> None:
         fail(f"`hotswap {' '.join(words)}` failed; the lines above say why", code=done.returncode)
 
 
-def _adapter(settings: Settings, gateway: Gateway, task: Task, retrain: bool) -> None:
-    """Trains and registers the adapter of `task`, unless it is there."""
+def _wanted(gateway: Gateway, task: Task, retrain: bool) -> bool:
+    """Whether the adapter of `task` is to be made."""
     names = [adapter["name"] for adapter in gateway.request("GET", "/admin/v1/adapters")["data"]]
     if task.name in names and not retrain:
         say(f"{task.name} is registered; hotswap demo --retrain trains it again")
+        return False
+    return True
+
+
+def _adapter(settings: Settings, gateway: Gateway, task: Task, retrain: bool) -> None:
+    """Trains and registers the adapter of `task`, unless it is there."""
+    if not _wanted(gateway, task, retrain):
         return
     from gateway.cli.train import show_progress
     from training.client import register
@@ -84,7 +100,7 @@ def _adapter(settings: Settings, gateway: Gateway, task: Task, retrain: bool) ->
     write_rows(rows, task.rows)
     try:
         trained = train(settings.base_path, rows, task.recipe, folder, show_progress())
-        version = register(folder, task.name, gateway.url, gateway.key, promote=True)
+        version = register(folder, task.name, gateway.url, gateway.key, promote=True, force=True)
     except TrainingError as error:
         fail(str(error))
     say(f"trained in {trained.seconds:.0f} s, loss {trained.final_loss:.3f}; registered as {version['name']}")

@@ -78,7 +78,11 @@ def test_an_adapter_is_sent_as_a_tar_of_its_files(gateway: Gateway, adapter: Pat
 def test_the_upload_goes_to_the_adapters_versions_with_the_admin_key(gateway: Gateway, adapter: Path) -> None:
     register(adapter, "support", gateway.url, "secret", promote=True)
     headers = gateway.sent["headers"]
-    assert ("/admin/v1/adapters/support/versions?promote=true", "Bearer secret", "application/x-tar") == (
+    assert (
+        "/admin/v1/adapters/support/versions?promote=true&force=false",
+        "Bearer secret",
+        "application/x-tar",
+    ) == (
         gateway.sent["path"],
         headers["authorization"],
         headers["content-type"],
