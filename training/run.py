@@ -76,8 +76,6 @@ def train(
     """
     stop = stop or Stop()
     manifest = BaseManifest.read(base)
-    if recipe.method not in METHODS:
-        raise TrainingError(f"method {recipe.method} cannot be trained yet; there are {', '.join(METHODS)}")
     method = METHODS[recipe.method]
     learned: Sequence[Any] = method.read(rows)
     held_out: Sequence[Any] = method.read(validation) if validation is not None else ()

@@ -79,8 +79,35 @@ def test_a_method_makes_the_wanted_answer_likelier(method: str, small_base: Path
 
 
 def test_a_method_that_is_not_known_is_refused() -> None:
-    with pytest.raises(TrainingError, match="method is 'ppo'; known are sft, dpo, kto"):
+    with pytest.raises(TrainingError, match="method is 'ppo'; known are sft, dpo, kto, grpo"):
         Recipe(method="ppo")  # type: ignore[arg-type]
+
+
+def test_grpo_answers_and_learns_from_what_answers_earn(small_base: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", ROWS["sft"])
+    recipe = Recipe(**{**QUICK, "max_tokens": 80}, method="grpo", rewards=("regex:.*e.*",), max_steps=3)  # type: ignore[arg-type]
+    seen: list[Progress] = []
+    done = train(small_base, tmp_path / "rows.jsonl", recipe, tmp_path / "out", seen.append)
+    assert ([1, 2, 3], 3) == ([each.step for each in seen], done.steps)
+    lineage = json.loads((tmp_path / "out" / "hotswap.json").read_text())["lineage"]
+    assert ("grpo", ["regex:.*e.*"]) == (lineage["method"], lineage["recipe"]["rewards"])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"batch_size": 6}, "a multiple of 4"),
+        ({"rewards": ("praise",)}, "there is no reward 'praise'; known are exact"),
+        ({"max_tokens": 4}, "tokens long before its answer"),
+    ],
+)
+def test_grpo_says_what_it_needs(
+    change: dict[str, Any], reason: str, small_base: Path, tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "rows.jsonl", ROWS["sft"])
+    recipe = Recipe(**{"method": "grpo", "rewards": ("exact",)} | change)
+    with pytest.raises(TrainingError, match=reason):
+        train(small_base, tmp_path / "rows.jsonl", recipe, tmp_path / "out", lambda _: None)
 
 
 def first_a(folder: Path) -> Any:

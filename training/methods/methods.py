@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.methods import dpo, kto, sft
+from training.methods import dpo, grpo, kto, sft
 from training.methods.setup import Data, Setup
 from training.preferences import read_judged, read_pairs
 from training.recipe import Recipe
@@ -27,5 +27,6 @@ METHODS: Mapping[str, Method] = {
     "sft": Method(read_rows, sft.prepare, sft.trainer),
     "dpo": Method(read_pairs, dpo.prepare, dpo.trainer),
     "kto": Method(read_judged, kto.prepare, kto.trainer),
+    "grpo": Method(read_rows, grpo.prepare, grpo.trainer),
 }
 """By a recipe's `method`."""
