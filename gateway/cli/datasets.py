@@ -62,6 +62,7 @@ def build(
     with told():
         from training.dataset.build import Means
         from training.dataset.build import build as run
+        from training.dataset.snapshot import ANSWERS
 
         settings = _settings()
         plan = _plan(plan_file, given)
@@ -72,7 +73,7 @@ def build(
             gateway=gateway,
             base=_base(settings),
             redact=_redaction(settings, plan.privacy.imported),
-            kept=settings.state_dir / "datasets" / ".answers",
+            kept=_shelf(settings).folder / ANSWERS,
             say=say,
         )
         built = run(name, plan, means)

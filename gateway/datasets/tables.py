@@ -77,7 +77,7 @@ def noting() -> Insert:
     """Writes down what the wishes that hold mean; what is there already stays."""
     matches = {
         "request": exchanges.c.exchange == wishes.c.value,
-        "unit": and_(exchanges.c.unit != "", exchanges.c.unit.in_([wishes.c.value, wishes.c.also])),
+        "unit": exchanges.c.unit.in_([wishes.c.value, wishes.c.also]),
         "key": exchanges.c.key == wishes.c.value,
     }
     every = union_all(  # three joins, each with an index of its own

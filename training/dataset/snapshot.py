@@ -35,6 +35,8 @@ THUMBS, THUMBS_VALIDATION = "thumbs.jsonl", "thumbs.validation.jsonl"
 ORIGINS, MANIFEST = "origins.jsonl", "dataset.json"
 ALWAYS = (TRAIN, VALIDATION, ORIGINS)
 LATEST = "latest"
+ANSWERS = ".answers"
+"""In the shelf's folder: what writers and judges answered to earlier builds (`training.dataset.endpoint`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,8 @@ class Shelf:
                 rows_gone += 1
         if not rows_gone:
             return 0
+        # Nobody knows which of them were made of what is forgotten; the next build asks again.
+        shutil.rmtree(self.folder / ANSWERS, ignore_errors=True)
         files = dict(snapshot.manifest["files"])
         numbered: list[dict[str, Any]] = []
         for name in files:

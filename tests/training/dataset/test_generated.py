@@ -181,4 +181,4 @@ def test_a_key_comes_from_the_variable_that_is_named(monkeypatch: pytest.MonkeyP
         ask(server, key_env="WRITER_KEY")
         with pytest.raises(DatasetError, match="NO_SUCH_KEY, which is not set"):
             ask(server, key_env="NO_SUCH_KEY")
-    assert {"Bearer secret"} == {request.headers["Authorization"] for request in server.asked}
+    assert {"Bearer secret"} == {request.headers["authorization"] for request in server.asked}

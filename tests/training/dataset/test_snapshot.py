@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from training.dataset.plan import DatasetError
-from training.dataset.snapshot import ORIGINS, TRAIN, VALIDATION, Shelf, Snapshot, row_digest
+from training.dataset.snapshot import ANSWERS, ORIGINS, TRAIN, VALIDATION, Shelf, Snapshot, row_digest
 from training.rows import chat, read_rows
 
 
@@ -159,6 +159,16 @@ def test_what_was_made_from_a_forgotten_exchange_goes_with_it(shelf: Shelf) -> N
     snapshot = shelf.freeze("support", files, {})[0]
     assert 1 == shelf.scrub(snapshot, ["b"])
     assert ["a"] == [origin["ids"][0] for origin in shelf.find("support").origins()]
+
+
+def test_answers_of_writers_that_may_be_made_of_what_is_forgotten_go_too(shelf: Shelf) -> None:
+    snapshot = frozen(shelf, "a")
+    (shelf.folder / ANSWERS).mkdir()
+    (shelf.folder / ANSWERS / "1.json").write_text('"a words"')
+    shelf.scrub(snapshot, ["nobody"])
+    assert (shelf.folder / ANSWERS).exists()
+    shelf.scrub(snapshot, ["a"])
+    assert not (shelf.folder / ANSWERS).exists()
 
 
 def test_scrubbing_that_was_killed_is_finished_by_the_next(

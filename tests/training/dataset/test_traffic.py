@@ -149,7 +149,7 @@ def test_the_gateway_is_asked_for_all_of_it_and_gives_it_in_order() -> None:
     assert [("id3",), ("id4",)] == [each.ids for each in found]
     assert {"low_score": 1, "no_consent": 1, "tools": 1} == dict(ledger.counts)
     (request,) = server.asked
-    assert ("/admin/v1/traffic/export", "Bearer k") == (request.path, request.headers["Authorization"])
+    assert ("/admin/v1/traffic/export", "Bearer k") == (request.path, request.headers["authorization"])
     assert {"route": "support", "error": "none", "all": "true", "about": "true"} == request.query
 
 
