@@ -17,14 +17,24 @@ from adapters.version import Reference, State, Version
 
 _V = tables.versions.c
 
+_N = tables.version_names.c
+_NAMES = sa.func.array(
+    sa.select(_N.name)
+    .where(_N.version_id == _V.id)
+    .order_by(_N.name)
+    .correlate(tables.versions)
+    .scalar_subquery()
+).label("names")
+
 EVERY = (
-    sa.select(tables.versions, tables.adapters.c.name.label("adapter"))
+    sa.select(tables.versions, tables.adapters.c.name.label("adapter"), _NAMES)
     .join(tables.adapters)
     .order_by(tables.adapters.c.name, _V.number.desc())
 )
 LIVE = EVERY.where(_V.state != State.DELETED)
 LIVING = LIVE.with_only_columns(
     tables.adapters.c.name.label("adapter"),
+    _NAMES,
     *(
         column
         for column in tables.versions.c
@@ -52,6 +62,7 @@ def version(line: sa.Row[Any]) -> Version:
         rank=line.rank,
         manifest=line.manifest,
         created_at=line.created_at,
+        names=tuple(line.names),
     )
 
 
@@ -162,7 +173,10 @@ async def changed(connection: AsyncConnection, since: int) -> tuple[int, list[st
 
 
 def surplus(keep: int) -> sa.Select[tuple[int, str]]:
-    """Living versions that are neither stable nor among the `keep` newest of their adapter: id and name."""
+    """Living versions that are neither stable nor among the `keep` newest of their adapter: id and name.
+
+    One that has a name of its own is somebody's model and is no surplus; who wants it away removes it.
+    """
     place = sa.func.row_number().over(partition_by=_V.adapter_id, order_by=_V.number.desc()).label("place")
     ranked = (
         sa.select(_V.id, _V.adapter_id, _V.number, _V.state, place)
@@ -174,6 +188,7 @@ def surplus(keep: int) -> sa.Select[tuple[int, str]]:
         sa.select(ranked.c.id, adapter.name)
         .join(tables.adapters, adapter.id == ranked.c.adapter_id)
         .where(ranked.c.place > keep, ranked.c.state != State.STABLE)
+        .where(~sa.exists().where(_N.version_id == ranked.c.id))
         .order_by(adapter.name, ranked.c.number.desc())
     )
 

@@ -31,7 +31,7 @@ from adapters.history import Event
 from adapters.preflight import Inspection
 from adapters.store import Sealed, Store
 from adapters.strictjson import read_object, shown
-from adapters.version import SHORT, Reference, State, Version, check_name
+from adapters.version import SHORT, Reference, State, Version, check_fine_tuned_name, check_name
 
 CHANNEL = "hotswap_registry"
 _LOCK = 0x72656769737472  # "registr"; migrations have another
@@ -224,6 +224,24 @@ class Registry:
             if row.state != State.STABLE:
                 await lines.point(connection, row.adapter, row.id, "promote", by)
             return lines.version(await lines.find(connection, Reference(row.adapter)))
+
+    async def call(self, reference: Reference | str, name: str, *, by: str = "") -> Version:
+        """Give a version one more name, for good. Nothing happens when it has it.
+
+        Raises `Refused` (code `bad_name`), `Conflicting` when another version is called so.
+        """
+        check_fine_tuned_name(name)
+        async with self._change() as connection:
+            row = await lines.find(connection, lines.parse(reference))
+            if name not in row.names:
+                made = (
+                    insert(tables.version_names).values(name=name, version_id=row.id).on_conflict_do_nothing()
+                )
+                if (await connection.execute(made)).rowcount == 0:
+                    raise Conflicting(f"{name!r} is another version's name already; choose another")
+                await lines.record(connection, row.adapter, "name", row.id, by)
+            pinned = Reference(row.adapter, number=row.number)
+            return lines.version(await lines.find(connection, pinned))
 
     async def rollback(self, route: Reference | str, *, by: str = "") -> Version:
         """Go back to the version that was stable before. Raises `Conflicting` when there is none."""

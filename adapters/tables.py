@@ -68,6 +68,15 @@ routes = Table(
     Column("version_id", BigInteger, ForeignKey("versions.id"), nullable=False),
 )
 
+version_names = Table(
+    "version_names",
+    metadata,
+    Column("name", Text, primary_key=True),  # what a fine-tuned model is asked for by: ft:base:org:suffix:id
+    Column("version_id", BigInteger, ForeignKey("versions.id"), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+Index("ix_version_names_version_id", version_names.c.version_id)
+
 route_history = Table(
     "route_history",
     metadata,
@@ -78,7 +87,7 @@ route_history = Table(
     Column("by", Text, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     CheckConstraint(
-        "action IN ('register', 'promote', 'rollback', 'delete', 'collect', 'remove')", name="action"
+        "action IN ('register', 'promote', 'rollback', 'delete', 'collect', 'remove', 'name')", name="action"
     ),
 )
 Index("ix_route_history_route", route_history.c.route, route_history.c.id)

@@ -28,6 +28,8 @@ from gateway.api.admin import Admin
 from gateway.api.enginefiles import EngineFiles
 from gateway.api.openai import DataPlane
 from gateway.db import Database, EmbeddedPostgres
+from gateway.files.blobs import Blobs
+from gateway.files.files import Files
 from gateway.fleet import Fleet
 from gateway.fleet.budget import RetryBudget
 from gateway.fleet.client import Address
@@ -148,6 +150,12 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
             feedback,
             stored,
         )
+        files = Files(
+            database.engine,
+            Blobs(settings.files_path),
+            max_bytes=settings.files.max_file_bytes,
+            quota_bytes=settings.files.quota_bytes,
+        )
         admin = Admin(
             settings=settings,
             base=base,
@@ -159,6 +167,7 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
             wishes=wishes,
             tally=exchanges.tally,
             traffic=traffic,
+            files=files,
         )
 
         def follow() -> None:

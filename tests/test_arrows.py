@@ -33,7 +33,9 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "loadtests.placement": frozenset({"loadtests", "adapters", "gateway.fleet.placement"}),
     "gateway.errors": frozenset(),
     "gateway.requestid": frozenset(),
-    "gateway.settings": frozenset(),
+    "gateway.section": frozenset(),
+    "gateway.training_settings": frozenset({"gateway.section"}),
+    "gateway.settings": frozenset({"gateway.section", "gateway.training_settings"}),
     "gateway.supervise": GATEWAY_SHARED,
     "gateway.db": GATEWAY_SHARED | {"gateway.supervise"},
     "gateway.access": GATEWAY_SHARED | {"gateway.db", "gateway.supervise"},
@@ -42,9 +44,11 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "gateway.relay": GATEWAY_SHARED | {"gateway.fleet"},
     "gateway.telemetry": frozenset(),
     "gateway.traffic": GATEWAY_SHARED | {"gateway.db", "gateway.supervise"},
+    "gateway.files": GATEWAY_SHARED | {"gateway.db"},
+    "gateway.jobs": GATEWAY_SHARED | {"gateway.db", "gateway.supervise"},
     "gateway.api": GATEWAY_SHARED
     | {"gateway.access", "gateway.rollout", "gateway.fleet", "gateway.relay", "gateway.telemetry"}
-    | {"gateway.db", "gateway.traffic"},
+    | {"gateway.db", "gateway.traffic", "gateway.files", "gateway.jobs"},
     # The composition root and what runs it.
     "gateway.app": frozenset({"gateway", "adapters"}),
     "gateway.serve": frozenset({"gateway", "adapters"}),

@@ -23,13 +23,15 @@ from adapters.preflight import Limits, read_manifest
 from adapters.preflight import check as preflight
 from adapters.registry import Registry
 from adapters.store import Store
-from adapters.version import Version, check_name
+from adapters.version import Version, check_fine_tuned_name, check_name
 from gateway.access import Key, Keys
 from gateway.access.tables import DEFAULT_TENANT
 from gateway.api.admin_fleet import add_fleet
 from gateway.api.admin_traffic import Traffic, add_traffic
-from gateway.api.errors import as_gateway_error, error_body
+from gateway.api.errors import MethodNotAllowed, as_gateway_error, error_body
+from gateway.api.files import add_files
 from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavailable
+from gateway.files.files import Files
 from gateway.fleet import Fleet
 from gateway.fleet.wishes import Wishes
 from gateway.rollout.routes import Routes
@@ -63,6 +65,7 @@ class Admin:
         wishes: Wishes,
         tally: Tally,
         traffic: Traffic | None,
+        files: Files | None = None,
     ) -> None:
         self.settings = settings
         self.base = base
@@ -74,17 +77,20 @@ class Admin:
         self.wishes = wishes
         self.tally = tally
         self.traffic = traffic
+        self.files = files
         self._doomed = asyncio.Event()
         self.app = _app(self)
 
     async def register(
-        self, name: str, request: Request, *, promote: bool, assume_base: bool
+        self, name: str, request: Request, *, promote: bool, assume_base: bool, known_as: str | None
     ) -> tuple[Version, bool]:
         """Streams the body into staging, checks it, and registers it. The engine sees none of it before that.
 
         Memory does not grow with the size of the adapter. Raises `AdapterError`.
         """
         check_name(name)
+        if known_as is not None:
+            check_fine_tuned_name(known_as)
         with self.store.staging() as staged:
             await self._receive(request, staged)
             claims = await asyncio.to_thread(read_manifest, staged)
@@ -103,6 +109,8 @@ class Admin:
                 "base_assumed": assume_base,
             }
             version, created = await self.registry.add(name, staged, manifest, inspection, by="admin")
+        if known_as is not None:
+            version = await self.registry.call(version.name, known_as, by="admin")
         if promote:
             version = await self.registry.promote(version.name, by="admin")
         await self.routes.refresh()
@@ -143,8 +151,12 @@ class Admin:
 def _app(admin: Admin) -> FastAPI:
     async def admin_only(request: Request) -> None:
         header = request.headers.get("authorization")
-        if admin.keys.authenticate(header.encode("latin-1") if header else None).role != "admin":
-            raise Forbidden("this needs an admin key, and the key given is for inference only")
+        key = admin.keys.authenticate(header.encode("latin-1") if header else None)
+        if key.role != "admin":
+            raise Forbidden(
+                "this needs an admin key, and the key given is for inference only", code="admin_key_required"
+            )
+        request.state.key = key
 
     app = FastAPI(
         title="Hotswap control plane",
@@ -159,6 +171,8 @@ def _app(admin: Admin) -> FastAPI:
     _keys(app, admin)
     if admin.traffic is not None:
         add_traffic(app, admin.traffic)
+    if admin.files is not None:
+        add_files(app, admin.files)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -188,10 +202,19 @@ def _adapters(app: FastAPI, admin: Admin) -> None:
 
     @app.post("/admin/v1/adapters/{name:path}/versions", status_code=201)
     async def add(
-        name: str, request: Request, promote: bool = False, assume_base: bool = False
+        name: str,
+        request: Request,
+        promote: bool = False,
+        assume_base: bool = False,
+        known_as: str | None = None,
     ) -> dict[str, Any]:
-        """Body: a plain tar of adapter_config.json, adapter_model.safetensors and, if any, hotswap.json."""
-        version, created = await admin.register(name, request, promote=promote, assume_base=assume_base)
+        """Body: a plain tar of adapter_config.json, adapter_model.safetensors and, if any, hotswap.json.
+
+        `known_as` is a further name (`ft:…`) that it answers to for good.
+        """
+        version, created = await admin.register(
+            name, request, promote=promote, assume_base=assume_base, known_as=known_as
+        )
         return {**_shown(version), "created": created}
 
     @app.post("/admin/v1/adapters/{ref:path}/promote")
@@ -260,7 +283,7 @@ def _errors(app: FastAPI) -> None:
     handle(GatewayError, lambda error: error)
     handle(AdapterError, as_gateway_error)
     handle(RequestValidationError, _invalid)
-    handle(HTTPException, lambda error: NotFound(f"{error.detail}: nothing is served there"))
+    handle(HTTPException, _not_served)
     handle(SQLAlchemyError, _database_down)
 
 
@@ -268,6 +291,13 @@ def _invalid(error: RequestValidationError) -> GatewayError:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"][1:])
     return BadRequest(f"{field}: {first['msg']}", param=field)
+
+
+def _not_served(error: HTTPException) -> GatewayError:
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("allow", "")
+        return MethodNotAllowed(f"This method is not allowed here; use {allow}.", allow=allow)
+    return NotFound(f"{error.detail}: nothing is served there", code="unknown_url")
 
 
 def _database_down(error: SQLAlchemyError) -> GatewayError:
