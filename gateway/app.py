@@ -34,6 +34,8 @@ from gateway.fleet import Fleet
 from gateway.fleet.budget import RetryBudget
 from gateway.fleet.client import Address
 from gateway.fleet.wishes import Wishes
+from gateway.jobs.beside import has_worker, keep_working
+from gateway.jobs.jobs import Jobs, Terms
 from gateway.memory import keep_giving_back, settle_heap
 from gateway.relay import Outbox, Silence, Upstream
 from gateway.rollout.routes import Routes
@@ -156,6 +158,18 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
             max_bytes=settings.files.max_file_bytes,
             quota_bytes=settings.files.quota_bytes,
         )
+        with_worker = has_worker(settings)
+        jobs = Jobs(
+            database.engine,
+            files,
+            Terms(
+                base=settings.base.name,
+                methods=settings.jobs.methods,
+                resolve=lambda model: routes.resolve(model).version,
+                has_worker=with_worker,
+                webhook=settings.jobs.webhook_url is not None,
+            ),
+        )
         admin = Admin(
             settings=settings,
             base=base,
@@ -168,6 +182,7 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
             tally=exchanges.tally,
             traffic=traffic,
             files=files,
+            jobs=jobs,
         )
 
         def follow() -> None:
@@ -190,6 +205,8 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
                 watchers.append(tasks.create_task(traffic.keep_counting()))
             if place.ships and (shipping := keep_shipping(settings, database_url, say)) is not None:
                 watchers.append(tasks.create_task(shipping))
+            if place.ships and with_worker:
+                watchers.append(tasks.create_task(keep_working(settings, database_url)))
             follow()
             await fleet.start()
             collector = tasks.create_task(admin.keep_collecting())

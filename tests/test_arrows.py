@@ -45,7 +45,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "gateway.telemetry": frozenset(),
     "gateway.traffic": GATEWAY_SHARED | {"gateway.db", "gateway.supervise"},
     "gateway.files": GATEWAY_SHARED | {"gateway.db"},
-    "gateway.jobs": GATEWAY_SHARED | {"gateway.db", "gateway.supervise"},
+    "gateway.jobs": GATEWAY_SHARED | {"gateway.db", "gateway.files", "gateway.supervise"},
     "gateway.api": GATEWAY_SHARED
     | {"gateway.access", "gateway.rollout", "gateway.fleet", "gateway.relay", "gateway.telemetry"}
     | {"gateway.db", "gateway.traffic", "gateway.files", "gateway.jobs"},

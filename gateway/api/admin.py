@@ -30,10 +30,12 @@ from gateway.api.admin_fleet import add_fleet
 from gateway.api.admin_traffic import Traffic, add_traffic
 from gateway.api.errors import MethodNotAllowed, as_gateway_error, error_body
 from gateway.api.files import add_files
+from gateway.api.fine_tuning import add_fine_tuning
 from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavailable
 from gateway.files.files import Files
 from gateway.fleet import Fleet
 from gateway.fleet.wishes import Wishes
+from gateway.jobs.jobs import Jobs
 from gateway.rollout.routes import Routes
 from gateway.settings import Settings
 from gateway.telemetry import CONTENT_TYPE, Tally, exposition
@@ -66,6 +68,7 @@ class Admin:
         tally: Tally,
         traffic: Traffic | None,
         files: Files | None = None,
+        jobs: Jobs | None = None,
     ) -> None:
         self.settings = settings
         self.base = base
@@ -78,6 +81,7 @@ class Admin:
         self.tally = tally
         self.traffic = traffic
         self.files = files
+        self.jobs = jobs
         self._doomed = asyncio.Event()
         self.app = _app(self)
 
@@ -173,6 +177,8 @@ def _app(admin: Admin) -> FastAPI:
         add_traffic(app, admin.traffic)
     if admin.files is not None:
         add_files(app, admin.files)
+    if admin.jobs is not None:
+        add_fine_tuning(app, admin.jobs)
 
     @app.get("/metrics")
     async def metrics() -> Response:

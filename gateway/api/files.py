@@ -133,7 +133,7 @@ def _bytes(files: Files, file: File) -> FileResponse:
     path = files.path(file)
     if not path.is_file():
         raise NotFound(
-            f"The bytes of {file.id} are gone from {path}; upload the file again.",
+            f"The bytes of {file.id} are gone; upload the file again.",
             code="file_content_missing",
         )
     return FileResponse(path, media_type="application/octet-stream", filename=file.filename)

@@ -100,7 +100,7 @@ class Files:
                 )
             # To its end even when the client leaves: the row must not be rolled back half way through it.
             await asyncio.shield(asyncio.to_thread(self.blobs.publish, staged, digest))
-            row = {
+            row: dict[str, Any] = {
                 "id": new_id("file-"),
                 "tenant": tenant,
                 "filename": filename,

@@ -12,12 +12,14 @@ from typing import Any, cast
 import httpx
 import openai
 
+from adapters.version import Version
 from gateway.access import Key
 from gateway.api.admin import Admin
 from gateway.db import Database
-from gateway.errors import Unauthorized
+from gateway.errors import NotFound, Unauthorized
 from gateway.files.blobs import Blobs
 from gateway.files.files import Files
+from gateway.jobs.jobs import Jobs, Terms
 from tests.relay.serving import serving
 
 KEYS = {
@@ -29,9 +31,18 @@ KEYS = {
 
 class Keys:
     def authenticate(self, authorization: bytes | None) -> Key:
+        if not authorization:
+            raise Unauthorized("You didn't provide an API key.", code="missing_api_key")
         if authorization not in KEYS:
             raise Unauthorized("Incorrect API key provided.")
         return KEYS[authorization]
+
+
+def resolve(model: str) -> Version | None:
+    """The base is all that there is."""
+    if model != "base":
+        raise NotFound(f"The model {model!r} does not exist.", code="model_not_found", param="model")
+    return None
 
 
 @dataclass
@@ -50,7 +61,13 @@ class Control:
 
 @asynccontextmanager
 async def running(
-    database: Database, folder: Path, *, max_bytes: int = 1 << 20, quota_bytes: int = 1 << 24, **rooms: Any
+    database: Database,
+    folder: Path,
+    *,
+    max_bytes: int = 1 << 20,
+    quota_bytes: int = 1 << 24,
+    has_worker: bool = True,
+    webhook: bool = False,
 ) -> AsyncIterator[Control]:
     nothing = cast(Any, None)
     files = Files(database.engine, Blobs(folder / "files"), max_bytes=max_bytes, quota_bytes=quota_bytes)
@@ -66,7 +83,7 @@ async def running(
         tally=nothing,
         traffic=None,
         files=files,
-        **rooms,
+        jobs=Jobs(database.engine, files, Terms("base", ("supervised",), resolve, has_worker, webhook)),
     )
     async with serving(admin.app) as port:
         url = f"http://127.0.0.1:{port}"
