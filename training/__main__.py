@@ -1,7 +1,8 @@
 """The trainer as a program: `python -m training SPEC.json` (`training.spec`), for workers.
 
-It tells what happens in lines of JSON on stdout, each beginning with `{"event"`; what else is there, libraries
-wrote. SIGTERM has it save a checkpoint, where the trainer can, and end with status 75: the same spec goes on.
+It tells what happens in lines of JSON on stdout, each beginning with `{"event"`; what else is there,
+libraries wrote. SIGTERM has it save a checkpoint, where the trainer can, and end with status 75: the same
+spec goes on.
 """
 
 from __future__ import annotations

@@ -41,14 +41,16 @@ class Spec:
             raise TrainingError(f"cannot read the spec {file}: {error}") from error
         known = {field.name for field in fields(cls)}
         if strange := sorted(found.keys() - known):
-            raise TrainingError(f"{file} has {', '.join(strange)}, which no spec has; is the worker a newer one?")
+            raise TrainingError(
+                f"{file} has {', '.join(strange)}, which no spec has; is the worker a newer one?"
+            )
         for name in ("base", "rows", "out", "checkpoints", "validation", "continue_from"):
             if found.get(name) is not None:
                 found[name] = Path(found[name])
         return cls(**found)
 
     def recipe(self) -> Recipe:
-        """The recipe of supervised fine-tuning: `auto` is the recipe's own default, and a multiplier scales it."""
+        """Of supervised fine-tuning: `auto` is the recipe's own default, and a multiplier scales it."""
         default, asked = Recipe(), self.hyperparameters or {}
         chosen: dict[str, Any] = {"seed": self.seed}
         rank = min(default.rank, self.max_rank)

@@ -11,7 +11,9 @@ from gateway.cli.client import fail, say
 
 
 @click.command()
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file (hotswap.toml).")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="Settings file (hotswap.toml)."
+)
 @click.option("--state-dir", type=click.Path(path_type=Path), help="The state folder of `hotswap up`.")
 @click.option("--devices", type=int, help="Jobs at once; default: one a GPU.")
 def worker(config_file: Path | None, state_dir: Path | None, devices: int | None) -> None:

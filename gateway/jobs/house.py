@@ -61,7 +61,9 @@ class House:
         raw = to.with_suffix(".export")
         self._patiently(lambda: self._fetch("/admin/v1/traffic/export", params, raw))
         with raw.open("rb") as lines, to.open("w", encoding="utf-8") as rows:
-            rows.writelines(json.dumps(row, ensure_ascii=False) + "\n" for line in lines if (row := _row(line)))
+            rows.writelines(
+                json.dumps(row, ensure_ascii=False) + "\n" for line in lines if (row := _row(line))
+            )
         raw.unlink()
 
     def upload_results(self, tenant: str, filename: str, content: bytes) -> str:
@@ -110,7 +112,9 @@ class House:
                 if isinstance(error, HouseError) and error.status < 500:
                     raise
                 if time.monotonic() > until:
-                    raise HouseError(0, f"the gateway did not answer for {self._patience_s:g} s: {error}") from error
+                    raise HouseError(
+                        0, f"the gateway did not answer for {self._patience_s:g} s: {error}"
+                    ) from error
             if self.stopping.wait(WAIT_S):
                 raise Left
 
@@ -142,7 +146,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
     kept = [{"role": each.get("role"), "content": each.get("content")} for each in messages]
     plain = all(isinstance(each["content"], str) and each["content"] for each in kept)
     roles = {each["role"] for each in kept}
-    if not plain or not roles <= {"system", "user", "assistant"} or kept[-1:] == [] :
+    if not plain or not roles <= {"system", "user", "assistant"} or kept[-1:] == []:
         return None
     return {"messages": kept} if kept[-1]["role"] == "assistant" else None
 

@@ -164,7 +164,9 @@ class Progress:
             status = "queued" if row.status == "running" else row.status
             await _put(connection, job, lost=count, status=status, estimated_finish=None)
             if count <= most:
-                await _tell(connection, job, "The worker was lost; the job goes back to the queue", level="warn")
+                await _tell(
+                    connection, job, "The worker was lost; the job goes back to the queue", level="warn"
+                )
                 return True
         why = f"{count} workers were lost with this job, the last one too; see their logs (out of memory?)"
         await self.failed(job, entry, "worker_lost", why, None)

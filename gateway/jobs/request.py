@@ -130,8 +130,8 @@ def read(body: bytes) -> NewJob:
         raise _refusal(error) from None
     if job.integrations:
         raise BadRequest(
-            "`integrations` are not supported here: nothing leaves this gateway for Weights and Biases. Leave it "
-            "out; step metrics are in the job's events and in its result file.",
+            "`integrations` are not there: nothing leaves this gateway for Weights and Biases. Leave "
+            "it out; step metrics are in the job's events and in its result file.",
             code="unsupported_integration",
             param="integrations",
         )

@@ -31,6 +31,8 @@ WATCH_EVERY_S = 1.0
 """How soon a cancelled or paused job stops."""
 GATHER_S = 0.25
 """Steps that come within this time are written together."""
+STOPPED = 75
+"""How the trainer ends when it was asked to and has saved."""
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
@@ -81,9 +83,7 @@ class Run:
         try:
             await work
         except Failed as error:
-            await self._bench.progress.failed(
-                self._job.id, self._entry, error.code, str(error), error.param
-            )
+            await self._bench.progress.failed(self._job.id, self._entry, error.code, str(error), error.param)
             await asyncio.to_thread(self._clear)
         except Left:
             await self._bench.progress.put_back(self._job.id, self._entry)
@@ -149,11 +149,15 @@ class Run:
             raise Failed(str(last.get("code", "training_failed")), str(last["message"]), last.get("param"))
         if last is not None:
             return last
-        if self._bench.stopping.is_set():
+        if self._bench.stopping.is_set() or trainer.status == STOPPED:
             return None
         if not await self._bench.progress.holds(self._job.id, self._entry):
             raise NotOurs(self._job.id)
-        how = f"was killed by signal {-trainer.status}" if (trainer.status or 0) < 0 else "ended without a result"
+        how = (
+            f"was killed by signal {-trainer.status}"
+            if (trainer.status or 0) < 0
+            else "ended without a result"
+        )
         raise Failed("training_crashed", f"the trainer {how}: {trainer.last_words()}")
 
     async def _watch(self, trainer: Trainer) -> None:

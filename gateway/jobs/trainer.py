@@ -43,14 +43,19 @@ class Trainer:
     """One run of it. Iterate over `events()`; then `status` is how it ended."""
 
     def __init__(
-        self, name: str, command: Sequence[str], *, state_dir: Path, log: Path, device: str | None, stop_s: float
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        state_dir: Path,
+        log: Path,
+        device: str | None,
+        stop_s: float,
     ) -> None:
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
         self.log = log
         self.status: int | None = None
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(OURS)
-        }
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         self._child = Child(

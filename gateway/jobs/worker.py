@@ -1,4 +1,4 @@
-"""`hotswap worker`: takes jobs from the queue, one a device, and has each done by a trainer of its own process.
+"""`hotswap worker`: takes jobs from the queue, one a device, and has a trainer's process do each.
 
 The worker itself stays light: it imports no torch. What it promises:
 
@@ -60,7 +60,7 @@ class _Again(BaseRetryStrategy):
 
 
 class Worker:
-    """`run` until `stop`. `command` makes the trainer's command line from its spec; tests have another one."""
+    """`run` until `stop`. `command` makes the trainer's command line from its spec; tests have another."""
 
     def __init__(
         self,
@@ -89,7 +89,9 @@ class Worker:
         self._running: list[asyncio.Task[None]] = []
         url = self._database.url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._app = App(
-            connector=PsycopgConnector(conninfo=url, min_size=1, max_size=4, kwargs={"application_name": "hotswap worker"})
+            connector=PsycopgConnector(
+                conninfo=url, min_size=1, max_size=4, kwargs={"application_name": "hotswap worker"}
+            )
         )
         self._add_tasks()
 

@@ -1,4 +1,4 @@
-"""Bad calls to the fine-tuning API, each answered with OpenAI's status and a named code; nothing is recorded."""
+"""Bad calls to the fine-tuning API: each is answered with a status of OpenAI's and a named code."""
 
 from __future__ import annotations
 
