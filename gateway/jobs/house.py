@@ -62,7 +62,7 @@ class House:
         self._patiently(lambda: self._fetch("/admin/v1/traffic/export", params, raw))
         with raw.open("rb") as lines, to.open("w", encoding="utf-8") as rows:
             rows.writelines(
-                json.dumps(row, ensure_ascii=False) + "\n" for line in lines if (row := _row(line))
+                json.dumps(row, ensure_ascii=False) + "\n" for line in lines if (row := row_of(line))
             )
         raw.unlink()
 
@@ -140,7 +140,7 @@ def _check(response: httpx.Response) -> None:
     raise HouseError(response.status_code, message)
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def row_of(line: bytes) -> dict[str, Any] | None:
     """An exported exchange as a row, when the trainer can learn from it: text, and an answer at its end."""
     messages = json.loads(line).get("messages") or []
     kept = [{"role": each.get("role"), "content": each.get("content")} for each in messages]

@@ -156,19 +156,17 @@ class Progress:
                 await _tell(connection, job, "The worker stops; the job goes back to the queue")
                 await _put(connection, job, status="queued", estimated_finish=None)
 
-    async def lost(self, job: str, entry: int, most: int) -> bool:
-        """A worker died with it: whether another one may try. Otherwise it has failed. Raises `NotOurs`."""
+    async def lost(self, job: str, entry: int, most: int, why: str = "The worker was lost") -> bool:
+        """It was given up because of `why`: whether it is tried again; else it fails. Raises `NotOurs`."""
         async with self._engine.begin() as connection:
             row = await _ours(connection, job, entry)
             count = row.lost + 1
             status = "queued" if row.status == "running" else row.status
             await _put(connection, job, lost=count, status=status, estimated_finish=None)
             if count <= most:
-                await _tell(
-                    connection, job, "The worker was lost; the job goes back to the queue", level="warn"
-                )
+                await _tell(connection, job, f"{why}; the job goes back to the queue", level="warn")
                 return True
-        why = f"{count} workers were lost with this job, the last one too; see their logs (out of memory?)"
+        why = f"{why}, for the {count}th time with this job; see the logs of workers (out of memory?)"
         await self.failed(job, entry, "worker_lost", why, None)
         return False
 

@@ -43,6 +43,7 @@ log = logging.getLogger("hotswap.jobs")
 LIGHT_AT_ONCE = 2
 AGAIN_IN_S = 10
 """A job whose worker met with a fault (the gateway was away for long) is tried again after so long."""
+MOST_TIMES = 20
 WEBHOOK_TRIES = 10
 WEBHOOK_BASE_S = 3
 """Between tries of a webhook: 3, 9, 27 s and so on."""
@@ -56,6 +57,8 @@ class _Again(BaseRetryStrategy):
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
         if isinstance(exception, PutBack):
             return RetryDecision()
+        if job.attempts >= MOST_TIMES:  # a fault of ours, which `rescue` then tells of
+            return None
         return RetryDecision(retry_in={"seconds": AGAIN_IN_S})
 
 
@@ -178,8 +181,9 @@ class Worker:
             log.info("job %s was taken away: cancelled, paused or somebody else's", job)
         except (HouseError, OSError, SQLAlchemyError, httpx.HTTPError) as error:
             log.exception("job %s met with a fault", job)
-            if await self._bench.progress.lost(job, entry, self._settings.jobs.attempts):
-                raise PutBack from error
+            why = f"The worker met with a fault ({error})"
+            if await self._bench.progress.lost(job, entry, self._settings.jobs.attempts, why):
+                raise
 
     async def _keep_rescuing(self) -> None:
         """Says that this one lives, and puts back the jobs of those that do not."""
