@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-Action = Literal["register", "promote", "rollback", "delete", "collect", "remove", "grade"]
+Action = Literal["register", "promote", "rollback", "delete", "collect", "remove", "grade", "name"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,20 +18,28 @@ from adapters.version import Reference, State, Version
 
 _V = tables.versions.c
 
+_N = tables.version_names.c
+_NAMES = sa.func.array(
+    sa.select(_N.name)
+    .where(_N.version_id == _V.id)
+    .order_by(_N.name)
+    .correlate(tables.versions)
+    .scalar_subquery()
+).label("names")
+
 _PROVED = _V.card["passed"].as_boolean().label("proved")
-EVERY = (
-    sa.select(
-        *(column for column in tables.versions.c if column.name != "card"),
-        _PROVED,
-        tables.adapters.c.name.label("adapter"),
-    )
-    .join(tables.adapters)
-    .order_by(tables.adapters.c.name, _V.number.desc())
-)
+_COLUMNS: list[sa.ColumnElement[Any]] = [
+    *(column for column in tables.versions.c if column.name != "card"),
+    _PROVED,
+    _NAMES,
+    tables.adapters.c.name.label("adapter"),
+]
+EVERY = sa.select(*_COLUMNS).join(tables.adapters).order_by(tables.adapters.c.name, _V.number.desc())
 LIVE = EVERY.where(_V.state != State.DELETED)
 LIVING = LIVE.with_only_columns(
     tables.adapters.c.name.label("adapter"),
     _PROVED,
+    _NAMES,
     *(
         column
         for column in tables.versions.c
@@ -59,6 +68,7 @@ def version(line: sa.Row[Any]) -> Version:
         manifest=line.manifest,
         created_at=line.created_at,
         proved=line.proved,
+        names=tuple(line.names),
     )
 
 
@@ -196,7 +206,10 @@ async def changed(connection: AsyncConnection, since: int) -> tuple[int, list[st
 
 
 def surplus(keep: int) -> sa.Select[tuple[int, str]]:
-    """Living versions that are neither stable nor among the `keep` newest of their adapter: id and name."""
+    """Living versions that are neither stable nor among the `keep` newest of their adapter: id and name.
+
+    One that has a name of its own is somebody's model and is no surplus; who wants it away removes it.
+    """
     place = sa.func.row_number().over(partition_by=_V.adapter_id, order_by=_V.number.desc()).label("place")
     ranked = (
         sa.select(_V.id, _V.adapter_id, _V.number, _V.state, place)
@@ -208,6 +221,7 @@ def surplus(keep: int) -> sa.Select[tuple[int, str]]:
         sa.select(ranked.c.id, adapter.name)
         .join(tables.adapters, adapter.id == ranked.c.adapter_id)
         .where(ranked.c.place > keep, ranked.c.state != State.STABLE)
+        .where(~sa.exists().where(_N.version_id == ranked.c.id))
         .order_by(adapter.name, ranked.c.number.desc())
     )
 
@@ -218,3 +232,19 @@ async def delete(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> 
         sa.update(tables.versions).where(which).values(state=State.DELETED).returning(_V.id)
     )
     return [version(line) for line in await connection.execute(EVERY.where(_V.id.in_(ids.all())))]
+
+
+def differences(pair: Sequence[sa.Row[Any]], configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of two versions, as `Registry.diff` says it."""
+    a, b = pair
+    return {
+        "a": version(a).name,
+        "b": version(b).name,
+        "facts": _changes(*(row.inspection | {"size_bytes": row.size_bytes} for row in pair)),
+        "config": _changes(*configs),
+        "manifest": _changes(a.manifest, b.manifest),
+    }
+
+
+def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {key: [a.get(key), b.get(key)] for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}

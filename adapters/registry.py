@@ -14,9 +14,8 @@ import asyncio
 import dataclasses
 import functools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,38 +27,16 @@ from adapters import lines, tables
 from adapters.archive import CONFIG
 from adapters.errors import Conflicting, OverQuota, Unknown
 from adapters.history import Event
+from adapters.listed import Adapter, Changes
 from adapters.preflight import Inspection
 from adapters.store import Sealed, Store
 from adapters.strictjson import read_object, shown
-from adapters.version import SHORT, Reference, State, Version, check_name
+from adapters.version import SHORT, Reference, State, Version, check_fine_tuned_name, check_name
 
 CHANNEL = "hotswap_registry"
 _LOCK = 0x72656769737472  # "registr"; migrations have another
 _V = tables.versions.c
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """Every adapter that was changed since a moment, with all its living versions; none when it is gone.
-
-    `at` is the moment that this shows at least, to ask with next time. `whole`: there are no other adapters.
-    """
-
-    at: int
-    whole: bool
-    adapters: Mapping[str, Sequence[Version]]
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """One adapter, for a list. `size_bytes` and `versions` count what is not deleted."""
-
-    name: str
-    stable: Version
-    rollback_to: Version | None
-    versions: int
-    size_bytes: int
 
 
 class Registry:
@@ -245,6 +222,24 @@ class Registry:
                 await lines.point(connection, row.adapter, row.id, "promote", by, forced=not row.proved)
             return lines.version(await lines.find(connection, Reference(row.adapter)))
 
+    async def call(self, reference: Reference | str, name: str, *, by: str = "") -> Version:
+        """Give a version one more name, for good. Nothing happens when it has it.
+
+        Raises `Refused` (code `bad_name`), `Conflicting` when another version is called so.
+        """
+        check_fine_tuned_name(name)
+        async with self._change() as connection:
+            row = await lines.find(connection, lines.parse(reference))
+            if name not in row.names:
+                made = (
+                    insert(tables.version_names).values(name=name, version_id=row.id).on_conflict_do_nothing()
+                )
+                if (await connection.execute(made)).rowcount == 0:
+                    raise Conflicting(f"{name!r} is another version's name already; choose another")
+                await lines.record(connection, row.adapter, "name", row.id, by)
+            pinned = Reference(row.adapter, number=row.number)
+            return lines.version(await lines.find(connection, pinned))
+
     async def rollback(self, route: Reference | str, *, by: str = "") -> Version:
         """Go back to the version that was stable before. Raises `Conflicting` when there is none."""
         async with self._change() as connection:
@@ -346,13 +341,8 @@ class Registry:
                 await lines.find(connection, lines.parse(a)),
                 await lines.find(connection, lines.parse(b)),
             ]
-        return {
-            "a": lines.version(rows[0]).name,
-            "b": lines.version(rows[1]).name,
-            "facts": _changes(*[row.inspection | {"size_bytes": row.size_bytes} for row in rows]),
-            "config": _changes(*[await asyncio.to_thread(self._config, row) for row in rows]),
-            "manifest": _changes(rows[0].manifest, rows[1].manifest),
-        }
+        configs = [await asyncio.to_thread(self._config, row) for row in rows]
+        return lines.differences(rows, configs)
 
     def _config(self, row: sa.Row[Any]) -> dict[str, Any]:
         return read_object((self._store.path(row.digest) / CONFIG).read_bytes(), CONFIG, code="bad_config")
@@ -382,10 +372,6 @@ class Registry:
             # Only a transaction that wrote something has an id.
             wrote = sa.func.pg_current_xact_id_if_assigned().is_not(None)
             await connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")).where(wrote))
-
-
-def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
-    return {key: [a.get(key), b.get(key)] for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
 
 
 async def _to_the_end(work: Callable[..., _T], *arguments: object) -> _T:

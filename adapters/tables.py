@@ -70,6 +70,15 @@ routes = Table(
     Column("version_id", BigInteger, ForeignKey("versions.id"), nullable=False),
 )
 
+version_names = Table(
+    "version_names",
+    metadata,
+    Column("name", Text, primary_key=True),  # what a fine-tuned model is asked for by: ft:base:org:suffix:id
+    Column("version_id", BigInteger, ForeignKey("versions.id"), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+Index("ix_version_names_version_id", version_names.c.version_id)
+
 route_history = Table(
     "route_history",
     metadata,
@@ -83,7 +92,8 @@ route_history = Table(
         "forced", Boolean, nullable=False, server_default=false()
     ),  # promoted without a passed report card
     CheckConstraint(
-        "action IN ('register', 'promote', 'rollback', 'delete', 'collect', 'remove', 'grade')", name="action"
+        "action IN ('register', 'promote', 'rollback', 'delete', 'collect', 'remove', 'grade', 'name')",
+        name="action",
     ),
 )
 Index("ix_route_history_route", route_history.c.route, route_history.c.id)

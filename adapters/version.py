@@ -15,6 +15,9 @@ SHORT = 12
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 
+FINE_TUNED = re.compile(r"ft(?::[A-Za-z0-9._-]*){4}(?::[a-z0-9-]{1,40})?", re.ASCII)
+"""`ft:base:org:suffix:id`, of a checkpoint with `:ckpt-step-N`. No adapter can be called so: of the ':'."""
+
 
 class State(StrEnum):
     """registered → stable (serves a route) → retired (served once). Deleted leaves the row, not the files."""
@@ -27,7 +30,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One immutable build of an adapter. `digest` is the sha256 over its canonical files, 64 hex digits."""
+    """One immutable build of an adapter. `digest` is the sha256 over its canonical files, 64 hex digits.
+
+    `names` are further ones that clients may ask for it by, which mean it for good.
+    """
 
     adapter: str
     number: int
@@ -39,6 +45,7 @@ class Version:
     created_at: datetime
     proved: bool | None = None
     """Whether its report card is passed; None while it has none."""
+    names: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -79,6 +86,17 @@ def check_name(name: str) -> str:
         raise Refused(
             f"adapter name {shown!r} is not usable: 1 to 63 of a-z, 0-9, '.', '_' and '-', "
             "beginning and ending with a letter or digit",
+            code="bad_name",
+        )
+    return name
+
+
+def check_fine_tuned_name(name: str) -> str:
+    """`name`, when a fine-tuned model may be called so. Raises `Refused` (code `bad_name`) otherwise."""
+    if len(name) > 300 or not FINE_TUNED.fullmatch(name):
+        shown = name if len(name) <= 80 else name[:77] + "..."
+        raise Refused(
+            f"{shown!r} is no name of a fine-tuned model: ft:base:org:suffix:id, each of A-Z a-z 0-9 . _ -",
             code="bad_name",
         )
     return name

@@ -29,10 +29,14 @@ from gateway.api.enginefiles import EngineFiles
 from gateway.api.openai import DataPlane
 from gateway.datasets import Datasets
 from gateway.db import Database, EmbeddedPostgres
+from gateway.files.blobs import Blobs
+from gateway.files.files import Files
 from gateway.fleet import Fleet
 from gateway.fleet.budget import RetryBudget
 from gateway.fleet.client import Address
 from gateway.fleet.wishes import Wishes
+from gateway.jobs.beside import has_worker, keep_working
+from gateway.jobs.jobs import Jobs, Terms
 from gateway.memory import keep_giving_back, settle_heap
 from gateway.relay import Outbox, Silence, Upstream
 from gateway.rollout.routes import Routes
@@ -150,6 +154,24 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
             feedback,
             stored,
         )
+        files = Files(
+            database.engine,
+            Blobs(settings.files_path),
+            max_bytes=settings.files.max_file_bytes,
+            quota_bytes=settings.files.quota_bytes,
+        )
+        with_worker = has_worker(settings)
+        jobs = Jobs(
+            database.engine,
+            files,
+            Terms(
+                base=settings.base.name,
+                methods=settings.jobs.methods,
+                resolve=lambda model: routes.resolve(model).version,
+                has_worker=with_worker,
+                webhook=settings.jobs.webhook_url is not None,
+            ),
+        )
         admin = Admin(
             settings=settings,
             base=base,
@@ -162,6 +184,8 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
             tally=exchanges.tally,
             traffic=traffic,
             datasets=Datasets(database.engine),
+            files=files,
+            jobs=jobs,
         )
 
         def follow() -> None:
@@ -184,6 +208,8 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
                 watchers.append(tasks.create_task(traffic.keep_counting()))
             if place.ships and (shipping := keep_shipping(settings, database_url, say)) is not None:
                 watchers.append(tasks.create_task(shipping))
+            if place.ships and with_worker:
+                watchers.append(tasks.create_task(keep_working(settings, database_url)))
             follow()
             await fleet.start()
             collector = tasks.create_task(admin.keep_collecting())

@@ -14,19 +14,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+
+from gateway.section import GIB, MIB, Section
+from gateway.training_settings import FilesSettings, JobsSettings
 
 ENVIRONMENT_PREFIX = "HOTSWAP_"
 DEFAULT_FILE = "hotswap.toml"
-KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
 class SettingsError(Exception):
     """A setting is unknown or has an impossible value; the message names it and where it came from."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Server(Section):
@@ -219,6 +217,8 @@ class Settings(Section):
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
     traffic: TrafficSettings = Field(default_factory=TrafficSettings)
+    files: FilesSettings = Field(default_factory=FilesSettings)
+    jobs: JobsSettings = Field(default_factory=JobsSettings)
 
     @property
     def base_path(self) -> Path:
@@ -229,6 +229,16 @@ class Settings(Section):
     def store_path(self) -> Path:
         """Absolute folder of the content-addressed adapter store."""
         return (self.state_dir / "adapters").resolve()
+
+    @property
+    def files_path(self) -> Path:
+        """Absolute folder of the content-addressed files of the Files API."""
+        return (self.state_dir / "files").resolve()
+
+    @property
+    def jobs_path(self) -> Path:
+        """Absolute folder in which jobs keep rows, checkpoints and logs, one folder each."""
+        return (self.jobs.folder or self.state_dir / "jobs").resolve()
 
     @property
     def journal_path(self) -> Path:

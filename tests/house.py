@@ -57,6 +57,7 @@ class House:
             "HOTSWAP_STATE_DIR": str(folder / "state"),
             "HOTSWAP_BASE__PATH": str(base),
             "HOTSWAP_SERVER__PORT": "0",
+            "HOTSWAP_JOBS__WORKERS": "0",  # who tests jobs starts a worker of their own
             "HOTSWAP_CONFIG": str(folder / "hotswap.toml"),
             **(settings or {}),
         }

@@ -33,7 +33,9 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "loadtests.placement": frozenset({"loadtests", "adapters", "gateway.fleet.placement"}),
     "gateway.errors": frozenset(),
     "gateway.requestid": frozenset(),
-    "gateway.settings": frozenset(),
+    "gateway.section": frozenset(),
+    "gateway.training_settings": frozenset({"gateway.section"}),
+    "gateway.settings": frozenset({"gateway.section", "gateway.training_settings"}),
     "gateway.supervise": GATEWAY_SHARED,
     "gateway.db": GATEWAY_SHARED | {"gateway.supervise"},
     "gateway.access": GATEWAY_SHARED | {"gateway.db", "gateway.supervise"},
@@ -43,9 +45,11 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "gateway.telemetry": frozenset(),
     "gateway.datasets": GATEWAY_SHARED | {"gateway.db"},
     "gateway.traffic": GATEWAY_SHARED | {"gateway.db", "gateway.supervise", "gateway.datasets"},
+    "gateway.files": GATEWAY_SHARED | {"gateway.db"},
+    "gateway.jobs": GATEWAY_SHARED | {"gateway.db", "gateway.files", "gateway.supervise"},
     "gateway.api": GATEWAY_SHARED
     | {"gateway.access", "gateway.rollout", "gateway.fleet", "gateway.relay", "gateway.telemetry"}
-    | {"gateway.db", "gateway.traffic", "gateway.datasets"},
+    | {"gateway.db", "gateway.traffic", "gateway.datasets", "gateway.files", "gateway.jobs"},
     # The composition root and what runs it.
     "gateway.app": frozenset({"gateway", "adapters"}),
     "gateway.serve": frozenset({"gateway", "adapters"}),

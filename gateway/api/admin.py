@@ -23,17 +23,21 @@ from adapters.preflight import Limits, read_manifest
 from adapters.preflight import check as preflight
 from adapters.registry import Registry
 from adapters.store import Store
-from adapters.version import Version, check_name
+from adapters.version import Version, check_fine_tuned_name, check_name
 from gateway.access import Key, Keys
 from gateway.access.tables import DEFAULT_TENANT
 from gateway.api.admin_datasets import add_datasets
 from gateway.api.admin_fleet import add_fleet
 from gateway.api.admin_traffic import Traffic, add_traffic
-from gateway.api.errors import as_gateway_error, error_body
+from gateway.api.errors import MethodNotAllowed, as_gateway_error, error_body
+from gateway.api.files import add_files
+from gateway.api.fine_tuning import add_fine_tuning
 from gateway.datasets import Datasets
 from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavailable
+from gateway.files.files import Files
 from gateway.fleet import Fleet
 from gateway.fleet.wishes import Wishes
+from gateway.jobs.jobs import Jobs
 from gateway.rollout.routes import Routes
 from gateway.settings import Settings
 from gateway.telemetry import CONTENT_TYPE, Tally, exposition
@@ -87,6 +91,8 @@ class Admin:
         tally: Tally,
         traffic: Traffic | None,
         datasets: Datasets,
+        files: Files | None = None,
+        jobs: Jobs | None = None,
     ) -> None:
         self.settings = settings
         self.base = base
@@ -99,17 +105,28 @@ class Admin:
         self.tally = tally
         self.traffic = traffic
         self.datasets = datasets
+        self.files = files
+        self.jobs = jobs
         self._doomed = asyncio.Event()
         self.app = _app(self)
 
     async def register(
-        self, name: str, request: Request, *, promote: bool, assume_base: bool, force: bool
+        self,
+        name: str,
+        request: Request,
+        *,
+        promote: bool,
+        assume_base: bool,
+        force: bool,
+        known_as: str | None,
     ) -> tuple[Version, bool]:
         """Streams the body into staging, checks it, and registers it. The engine sees none of it before that.
 
         Memory does not grow with the size of the adapter. Raises `AdapterError`.
         """
         check_name(name)
+        if known_as is not None:
+            check_fine_tuned_name(known_as)
         with self.store.staging() as staged:
             await self._receive(request, staged)
             claims = await asyncio.to_thread(read_manifest, staged)
@@ -128,6 +145,8 @@ class Admin:
                 "base_assumed": assume_base,
             }
             version, created = await self.registry.add(name, staged, manifest, inspection, by="admin")
+        if known_as is not None:
+            version = await self.registry.call(version.name, known_as, by="admin")
         if promote:
             version = await self.registry.promote(version.name, by="admin", force=force)
         await self.routes.refresh()
@@ -168,8 +187,12 @@ class Admin:
 def _app(admin: Admin) -> FastAPI:
     async def admin_only(request: Request) -> None:
         header = request.headers.get("authorization")
-        if admin.keys.authenticate(header.encode("latin-1") if header else None).role != "admin":
-            raise Forbidden("this needs an admin key, and the key given is for inference only")
+        key = admin.keys.authenticate(header.encode("latin-1") if header else None)
+        if key.role != "admin":
+            raise Forbidden(
+                "this needs an admin key, and the key given is for inference only", code="admin_key_required"
+            )
+        request.state.key = key
 
     app = FastAPI(
         title="Hotswap control plane",
@@ -185,6 +208,10 @@ def _app(admin: Admin) -> FastAPI:
     add_datasets(app, admin.datasets)
     if admin.traffic is not None:
         add_traffic(app, admin.traffic, admin.datasets)
+    if admin.files is not None:
+        add_files(app, admin.files)
+    if admin.jobs is not None:
+        add_fine_tuning(app, admin.jobs)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -214,11 +241,19 @@ def _adapters(app: FastAPI, admin: Admin) -> None:
 
     @app.post("/admin/v1/adapters/{name:path}/versions", status_code=201)
     async def add(
-        name: str, request: Request, promote: bool = False, assume_base: bool = False, force: bool = False
+        name: str,
+        request: Request,
+        promote: bool = False,
+        assume_base: bool = False,
+        force: bool = False,
+        known_as: str | None = None,
     ) -> dict[str, Any]:
-        """Body: a plain tar of adapter_config.json, adapter_model.safetensors and, if any, hotswap.json."""
+        """Body: a plain tar of adapter_config.json, adapter_model.safetensors and, if any, hotswap.json.
+
+        `known_as` is a further name (`ft:…`) that it answers to for good.
+        """
         version, created = await admin.register(
-            name, request, promote=promote, assume_base=assume_base, force=force
+            name, request, promote=promote, assume_base=assume_base, force=force, known_as=known_as
         )
         return {**_shown(version), "created": created}
 
@@ -308,7 +343,7 @@ def _errors(app: FastAPI) -> None:
     handle(GatewayError, lambda error: error)
     handle(AdapterError, as_gateway_error)
     handle(RequestValidationError, _invalid)
-    handle(HTTPException, lambda error: NotFound(f"{error.detail}: nothing is served there"))
+    handle(HTTPException, _not_served)
     handle(SQLAlchemyError, _database_down)
 
 
@@ -316,6 +351,13 @@ def _invalid(error: RequestValidationError) -> GatewayError:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"][1:])
     return BadRequest(f"{field}: {first['msg']}", param=field)
+
+
+def _not_served(error: HTTPException) -> GatewayError:
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("allow", "")
+        return MethodNotAllowed(f"This method is not allowed here; use {allow}.", allow=allow)
+    return NotFound(f"{error.detail}: nothing is served there", code="unknown_url")
 
 
 def _database_down(error: SQLAlchemyError) -> GatewayError:

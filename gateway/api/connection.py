@@ -22,6 +22,8 @@ from gateway.api.exchange import Exchange
 from gateway.relay import Outbox
 
 PREFIX = "/v1/"
+CONTROL = ("/v1/files", "/v1/fine_tuning/")
+"""Of that, what the control plane serves: nobody waits for tokens there, and bodies are large."""
 UNIT = b"x-hotswap-unit"
 """Header: whom the client asks for. What is asked for one is treated alike, and can be forgotten together."""
 
@@ -244,7 +246,7 @@ class ClientConnection(HttpToolsProtocol):
             raise TooManyWaiting
         self._plane = plane = self._find_plane()
         path, query = self._target()
-        if plane is None or not path.startswith(PREFIX):
+        if plane is None or not path.startswith(PREFIX) or path.startswith(CONTROL):
             self._to_asgi()
             return
         exchange = plane.exchange(self, self.parser.get_method().decode("ascii"), path)

@@ -17,7 +17,8 @@ from typing import Literal
 
 from gateway.cli import machine
 from gateway.cli.machine import Facts
-from gateway.settings import GIB, Settings, SettingsError, load
+from gateway.section import GIB
+from gateway.settings import Settings, SettingsError, load
 
 OLDEST_PYTHON = (3, 11)
 NF4_PLUGIN = "vllm-bnb-plugin==0.0.3"

@@ -7,7 +7,7 @@ the command line may call both; access, rollout and the registry get the engine 
 """
 
 from gateway.db.database import Database, DatabaseError
-from gateway.db.embedded import EmbeddedPostgres
+from gateway.db.embedded import EmbeddedPostgres, running_url
 from gateway.db.postgres import PostgresError
 
-__all__ = ["Database", "DatabaseError", "EmbeddedPostgres", "PostgresError"]
+__all__ = ["Database", "DatabaseError", "EmbeddedPostgres", "PostgresError", "running_url"]

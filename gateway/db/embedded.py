@@ -245,3 +245,18 @@ def _environment() -> dict[str, str]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def running_url(data_dir: Path) -> str:
+    """The URL of the server that another process of ours runs over `data_dir`.
+
+    Raises `PostgresError` when there is none.
+    """
+    try:
+        port = int((data_dir / "postmaster.pid").read_text().splitlines()[3])
+        password = data_dir.with_name(data_dir.name + ".password").read_text().strip()
+    except (OSError, IndexError, ValueError) as error:
+        raise PostgresError(
+            f"no Postgres runs over {data_dir}. Start it with `hotswap up`, or name one by database.url_env"
+        ) from error
+    return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{DATABASE}"

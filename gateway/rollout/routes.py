@@ -91,6 +91,7 @@ class Routes:
         for version in versions:
             target = Target(version=version, engine_name=version.name)
             targets[target.engine_name] = targets[f"{name}@v{version.number}"] = target
+            targets |= dict.fromkeys(version.names, target)
         stable = next((version for version in versions if version.state is State.STABLE), None)
         if stable is not None and name != self._base.engine_name:
             targets[name] = Target(version=stable, engine_name=stable.name)
@@ -106,10 +107,12 @@ class Routes:
         route = b"" if stable is None else msgspec.json.encode(_model(name, stable, root=stable.name))
         named = sorted((version.name, version) for version in versions)
         pinned = [_model(each, version, root=self._base.engine_name) for each, version in named]
+        pinned += [_model(each, version, root=version.name) for version in versions for each in version.names]
         return route, msgspec.json.encode(pinned)[1:-1]
 
     def resolve(self, model: str) -> Target:
-        """The target for `model`: the base's name, a route, `name@v3` or `name@<12..64 hex digits>`.
+        """The target for `model`: the base's name, a route, `name@v3`, `name@<12..64 hex digits>`, or
+        a fine-tuned model's own name (`ft:…`).
 
         Raises `NotFound` (code `model_not_found`), with the nearest thing that exists.
         """

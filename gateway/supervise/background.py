@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 NICE = 10
@@ -25,3 +26,13 @@ def step_back() -> None:
         AUTOGROUP.write_text(str(NICE))
     except OSError:
         return  # no Linux, none of its groups, or not ours to say: niceness has to do
+
+
+def main() -> None:
+    """`python -m gateway.supervise.background COMMAND...` becomes COMMAND, stepped back."""
+    step_back()
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606 - that is the point
+
+
+if __name__ == "__main__":
+    main()

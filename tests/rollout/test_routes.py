@@ -271,3 +271,28 @@ async def test_superseded_are_retired_versions_but_the_newest_that_a_rollback_go
     routes = await read(Registry(*retired, other, ONE))
     assert retired[:2][::-1] == list(routes.superseded(1))
     assert {v.name for v in (*retired, other)} == {v.name for v in routes.superseded(0)}
+
+
+NAMED = "ft:base:acme:care:AbCd1234"
+
+
+async def test_a_fine_tuned_models_name_means_its_version_whatever_is_stable() -> None:
+    registry = Registry(replace(ONE, state=State.STABLE, names=(NAMED,)), TWO)
+    routes = Routes(registry, base="base")
+    await routes.refresh()
+    registry.promote(TWO.name)
+    await routes.refresh()
+    assert ONE.name == routes.resolve(NAMED).engine_name
+    listed = {model["id"]: model["root"] for model in json.loads(routes.models())["data"]}
+    assert ONE.name == listed[NAMED]
+    assert ONE.name == json.loads(routes.model(NAMED))["root"]
+
+
+async def test_a_fine_tuned_models_name_goes_with_its_version() -> None:
+    registry = Registry(replace(ONE, state=State.STABLE), replace(TWO, names=(NAMED,)))
+    routes = Routes(registry, base="base")
+    await routes.refresh()
+    registry.versions = registry.versions[:1]
+    await routes.refresh()
+    with pytest.raises(NotFound):
+        routes.resolve(NAMED)

@@ -5,8 +5,8 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0009"
-down_revision = "0007"
-ACTIONS = "'register', 'promote', 'rollback', 'delete', 'collect', 'remove'"
+down_revision = "0008"
+ACTIONS = "'register', 'promote', 'rollback', 'delete', 'collect', 'remove', 'name'"
 
 
 def upgrade() -> None:

@@ -1,0 +1,312 @@
+"""One job done by one worker: rows fetched, the trainer run and watched, the result registered.
+
+It can be done again from any point: what lies in the job's folder is gone on from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row
+
+from gateway.jobs.house import House, HouseError, Left, lines_of
+from gateway.jobs.progress import NotOurs, Progress, Step
+from gateway.jobs.request import TRAFFIC
+from gateway.jobs.source import parse
+from gateway.jobs.trainer import Command, Trainer
+from gateway.settings import Settings
+
+log = logging.getLogger("hotswap.jobs")
+
+WATCH_EVERY_S = 1.0
+"""How soon a cancelled or paused job stops."""
+GATHER_S = 0.25
+"""Steps that come within this time are written together."""
+STOPPED = 75
+"""How the trainer ends when it was asked to and has saved."""
+COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+
+
+class PutBack(Exception):
+    """The worker stops, and the job goes back to the queue."""
+
+
+class Failed(Exception):
+    """The job cannot succeed; `code`, the message and `param` are its error."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every run of a worker needs. `stopping` is set when the worker is to end."""
+
+    settings: Settings
+    progress: Progress
+    house: House
+    command: Command
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Run:
+    """`job` under queue entry `entry`, on `device` (None: the CPU, or whatever there is)."""
+
+    def __init__(self, bench: Bench, job: Row[Any], entry: int, device: str | None = None) -> None:
+        self._bench = bench
+        self._job = job
+        self._entry = entry
+        self._device = device
+        self._steps: list[Step] = []
+        self.folder = bench.settings.jobs_path / job.id
+
+    async def check(self) -> None:
+        """Are its files good? Raises `PutBack`, `NotOurs`."""
+        await self._guarded(self._check())
+
+    async def train(self) -> None:
+        """All of it. Raises `PutBack`, `NotOurs`."""
+        await self._guarded(self._train())
+
+    async def _guarded(self, work: Any) -> None:
+        try:
+            await work
+        except Failed as error:
+            await self._bench.progress.failed(self._job.id, self._entry, error.code, str(error), error.param)
+            await asyncio.to_thread(self._clear)
+        except Left:
+            await self._bench.progress.put_back(self._job.id, self._entry)
+            raise PutBack from None
+
+    async def _check(self) -> None:
+        await self._fetch()
+        done = await self._run_trainer(check=True)
+        if done is None:
+            raise Left
+        await self._bench.progress.checked(self._job.id, self._entry)
+
+    async def _train(self) -> None:
+        await self._bench.progress.began(self._job.id, self._entry)
+        await self._fetch()
+        done = await self._run_trainer(check=False)
+        if done is None:
+            raise Left
+        await self._keep(done)
+
+    async def _fetch(self) -> None:
+        """The rows, once."""
+        await asyncio.to_thread(self.folder.mkdir, parents=True, exist_ok=True)
+        for param, file in (
+            ("training_file", self._job.training_file),
+            ("validation_file", self._job.validation_file),
+        ):
+            path = self.folder / f"{param}.jsonl"
+            if file is None or path.exists():
+                continue
+            try:
+                if file.startswith(TRAFFIC):
+                    await asyncio.to_thread(self._bench.house.export, parse(file), self._job.tenant, path)
+                else:
+                    await asyncio.to_thread(self._bench.house.download, file, path)
+            except HouseError as error:
+                if error.status in (400, 404):
+                    raise Failed(f"invalid_{param}", str(error), param) from error
+                raise
+
+    async def _run_trainer(self, *, check: bool) -> Mapping[str, Any] | None:
+        """The trainer's last event; None when it was stopped because the worker stops."""
+        spec = self.folder / ("check.json" if check else "spec.json")
+        spec.write_text(json.dumps(self._spec(check), indent=1))
+        trainer = Trainer(
+            f"{'check' if check else 'train'}-{self._job.id}",
+            self._bench.command(spec),
+            state_dir=self._bench.settings.state_dir,
+            log=self.folder / "log.txt",
+            device=self._device,
+            stop_s=self._bench.settings.jobs.stop_s,
+        )
+        async with trainer.running() as events:
+            watching = asyncio.create_task(self._watch(trainer))
+            try:
+                last = await self._listen(events)
+            finally:
+                watching.cancel()
+                stopped = (await asyncio.gather(watching, return_exceptions=True))[0]
+        if isinstance(stopped, Exception):
+            raise stopped
+        if last is not None and last["event"] == "error":
+            raise Failed(str(last.get("code", "training_failed")), str(last["message"]), last.get("param"))
+        if last is not None:
+            return last
+        if self._bench.stopping.is_set() or trainer.status == STOPPED:
+            return None
+        if not await self._bench.progress.holds(self._job.id, self._entry):
+            raise NotOurs(self._job.id)
+        how = (
+            f"was killed by signal {-trainer.status}"
+            if (trainer.status or 0) < 0
+            else "ended without a result"
+        )
+        raise Failed("training_crashed", f"the trainer {how}: {trainer.last_words()}")
+
+    async def _watch(self, trainer: Trainer) -> None:
+        """Stops the trainer when the worker is to end, or the job is not to go on. Raises `NotOurs`."""
+        while True:
+            try:
+                await asyncio.wait_for(self._bench.stopping.wait(), WATCH_EVERY_S)
+            except TimeoutError:
+                if await self._bench.progress.holds(self._job.id, self._entry):
+                    continue
+                await trainer.stop()
+                raise NotOurs(self._job.id) from None
+            await trainer.stop()
+            return
+
+    async def _listen(self, events: Any) -> Mapping[str, Any] | None:
+        """Writes down what the trainer tells; its last word, if it had one."""
+        last = None
+        waiting: list[Step] = []
+        wrote = 0.0
+        loop = asyncio.get_running_loop()
+
+        async def flush() -> None:
+            nonlocal waiting, wrote
+            if waiting:
+                steps, waiting = waiting, []
+                await self._bench.progress.steps(self._job.id, self._entry, steps)
+            wrote = loop.time()
+
+        try:
+            async for event in events:
+                match event["event"]:
+                    case "started":
+                        known = event.get("hyperparameters", {})
+                        await self._bench.progress.resolved(self._job.id, self._entry, known)
+                    case "step":
+                        step = _step(event)
+                        self._remember(step)
+                        waiting.append(step)
+                        if loop.time() - wrote > GATHER_S or step.step == step.total:
+                            await flush()
+                    case "checkpoint":
+                        await flush()
+                        metrics = next(
+                            (step.metrics for step in reversed(self._steps) if step.step == event["step"]),
+                            {"step": event["step"]},
+                        )
+                        await self._bench.progress.checkpoint(
+                            self._job.id, self._entry, event["step"], metrics
+                        )
+                    case "checked" | "done" | "error":
+                        last = event
+            await flush()
+        except NotOurs:
+            return None  # the watch says so too, and stops it
+        return last
+
+    def _remember(self, step: Step) -> None:
+        """For the result file: a run that goes on elsewhere has the steps of the runs before it."""
+        self._steps.append(step)
+        with (self.folder / "steps.jsonl").open("a") as file:
+            file.write(json.dumps({**step.metrics, "total": step.total, "eta_s": step.eta_s}) + "\n")
+
+    async def _keep(self, done: Mapping[str, Any]) -> None:
+        """The adapter to the registry, what was measured to the files, and the job has succeeded."""
+        house, job = self._bench.house, self._job
+        if not await self._bench.progress.holds(job.id, self._entry):
+            raise NotOurs(job.id)
+        try:
+            version = await asyncio.to_thread(house.register, self.folder / "adapter", job.adapter, job.name)
+            results = await asyncio.to_thread(
+                house.upload_results, job.tenant, f"{job.id}_step_metrics.csv", self._results()
+            )
+        except HouseError as error:
+            if error.status in (400, 404, 409, 413, 507):
+                raise Failed("registration_failed", f"the result was not registered: {error}") from error
+            raise
+        await self._bench.progress.succeeded(
+            job.id,
+            self._entry,
+            version=version,
+            tokens=int(done.get("trained_tokens", 0)),
+            results=results,
+            last=self._steps[-1] if self._steps else None,
+        )
+        await asyncio.to_thread(self._clear)
+
+    def _results(self) -> bytes:
+        """A CSV with OpenAI's columns; of a step that was made twice, the last."""
+        found = {row["step"]: row for row in map(json.loads, lines_of(self.folder / "steps.jsonl"))}
+        text = io.StringIO()
+        out = csv.writer(text, lineterminator="\n")
+        out.writerow(COLUMNS)
+        names = ("step", "train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy")
+        for step in sorted(found):
+            out.writerow(["" if (value := found[step].get(name)) is None else value for name in names])
+        return text.getvalue().encode()
+
+    def _clear(self) -> None:
+        """The log stays; rows, checkpoints and weights are elsewhere now, or of no use."""
+        for path in self.folder.iterdir():
+            if path.name == "log.txt":
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _spec(self, check: bool) -> dict[str, Any]:
+        settings, method = self._bench.settings, self._job.method
+        continues = self._job.continues
+        validation = self.folder / "validation_file.jsonl"
+        part = {name: value for name, value in method[method["type"]].items() if name != "hyperparameters"}
+        return {
+            "check": check,
+            "job": self._job.id,
+            "method": method["type"],
+            **part,
+            "hyperparameters": method[method["type"]]["hyperparameters"],
+            "seed": self._job.seed,
+            "base": str(settings.base_path),
+            "rows": str(self.folder / "training_file.jsonl"),
+            "validation": str(validation) if self._job.validation_file else None,
+            "continue_from": None if continues is None else self._version_folder(continues),
+            "max_rank": settings.engine.max_lora_rank,
+            "out": str(self.folder / "adapter"),
+            "checkpoints": str(self.folder / "checkpoints"),
+        }
+
+    def _version_folder(self, version: str) -> str:
+        """Where the files of a version are, in the store that this worker shares with the gateway."""
+        short = version.partition("@")[2]
+        found: list[Path] = list((self._bench.settings.store_path / "sha256").glob(f"{short}*"))
+        if len(found) != 1:
+            raise Failed(
+                "model_not_available",
+                f"the files of {version}, which the job goes on from, are not in this worker's store",
+                "model",
+            )
+        return str(found[0])
+
+
+def _step(event: Mapping[str, Any]) -> Step:
+    return Step(
+        step=int(event["step"]),
+        total=int(event["total"]),
+        loss=float(event["loss"]),
+        eta_s=float(event.get("eta_s", 0.0)),
+        accuracy=event.get("accuracy"),
+        valid_loss=event.get("valid_loss"),
+        valid_accuracy=event.get("valid_accuracy"),
+    )

@@ -1,0 +1,80 @@
+"""A trainer that trains nothing: it speaks the protocol of `gateway.jobs.trainer`, in milliseconds.
+
+    python tests/jobs/fake_trainer.py SPEC.json
+
+What it is to do stands in the first row's question, as JSON: `steps`, `step_s`, `hold_at` (a step at which it
+waits until it is stopped), `crash_at`, `fail`, `kill_worker`. Each step is saved, and gone on from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from training.recipe import TrainingError
+from training.rows import read_rows
+
+stopped = False
+
+
+def tell(event: str, **more: Any) -> None:
+    print(json.dumps({"event": event, **more}), flush=True)
+
+
+def stop(number: int, frame: object) -> None:
+    global stopped
+    stopped = True
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, stop)
+    spec = json.loads(Path(sys.argv[1]).read_text())
+    try:
+        rows = read_rows(Path(spec["rows"]))
+    except TrainingError as error:
+        tell("error", code="invalid_training_file", message=str(error), param="training_file")
+        return 1
+    if spec["check"]:
+        tell("checked", rows=len(rows))
+        return 0
+    todo = json.loads(rows[0].messages[0].content)
+    print("a library says: hello", flush=True)
+    tell("started", hyperparameters={"n_epochs": 3, "batch_size": 8, "learning_rate_multiplier": 1.0})
+    saved = Path(spec["checkpoints"])
+    saved.mkdir(exist_ok=True)
+    first = max((int(path.name.removeprefix("checkpoint-")) for path in saved.iterdir()), default=0) + 1
+    total = todo.get("steps", 3)
+    for step in range(first, total + 1):
+        tell("step", step=step, total=total, loss=1 / step, eta_s=0.1 * (total - step))
+        if "fail" in todo:
+            tell("error", code="training_failed", message=todo["fail"])
+            return 1
+        if "kill_worker" in todo:  # the parent is the leash
+            os.kill(psutil.Process(os.getppid()).ppid(), signal.SIGKILL)
+        if step == todo.get("crash_at"):
+            print("Traceback: out of luck", flush=True)
+            return 3
+        (saved / f"checkpoint-{step}").touch()
+        tell("checkpoint", step=step)
+        while step == todo.get("hold_at") and first != step + 1 and not stopped:
+            time.sleep(0.01)
+        if stopped:
+            return 75
+        time.sleep(todo.get("step_s", 0))
+    from tests.conftest import TINY
+    from tests.peft_folder import random_adapter
+
+    random_adapter(Path(spec["out"]), TINY, spec["seed"])
+    tell("done", trained_tokens=1234)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The trainer as a program: what it is told, and what it tells."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.__main__ import STOPPED, main
+from training.recipe import Recipe, TrainingError
+from training.rows import chat, write_rows
+from training.spec import Spec
+
+
+def spec_file(folder: Path, **more: Any) -> str:
+    write_rows(folder / "rows.jsonl", [chat(f"question {n}", "green") for n in range(8)])
+    asked = {
+        "method": "supervised",
+        "base": str(folder / "base"),
+        "rows": str(folder / "rows.jsonl"),
+        "out": str(folder / "out"),
+        "checkpoints": str(folder / "checkpoints"),
+        "hyperparameters": {"n_epochs": "auto", "batch_size": 4, "learning_rate_multiplier": 0.5},
+        "seed": 7,
+    }
+    file = folder / "spec.json"
+    file.write_text(json.dumps(asked | more))
+    return str(file)
+
+
+def told(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines() if line.startswith('{"event"')]
+
+
+def test_auto_is_the_recipes_own_and_a_multiplier_scales_its_rate(tmp_path: Path) -> None:
+    spec = Spec.read(Path(spec_file(tmp_path)))
+    recipe, default = spec.recipe(), Recipe()
+    assert (default.epochs, 4, default.learning_rate / 2, 7) == (
+        recipe.epochs,
+        recipe.batch_size,
+        recipe.learning_rate,
+        recipe.seed,
+    )
+    assert {"n_epochs": 3, "batch_size": 4, "learning_rate_multiplier": 0.5} == spec.resolved()
+
+
+def test_the_rank_is_one_that_the_fleet_serves(tmp_path: Path) -> None:
+    assert 8 == Spec.read(Path(spec_file(tmp_path, max_rank=8))).recipe().rank
+
+
+def test_a_spec_with_something_unknown_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="has gpu, which no spec has"):
+        Spec.read(Path(spec_file(tmp_path, gpu=1)))
+
+
+def test_good_rows_are_counted_without_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main([spec_file(tmp_path, check=True)])
+    assert [{"event": "checked", "rows": 8}] == told(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("param", ["training_file", "validation_file"])
+def test_a_bad_row_is_told_with_its_file_and_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], param: str
+) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"messages": 1}\n')
+    which = {"training_file": "rows", "validation_file": "validation"}[param]
+    assert 1 == main([spec_file(tmp_path, check=True, **{which: str(bad)})])
+    (error,) = told(capsys.readouterr().out)
+    assert (f"invalid_{param}", param, True) == (error["code"], error["param"], "line 1" in error["message"])
+
+
+def test_a_method_that_is_not_built_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 1 == main([spec_file(tmp_path, method="dpo")])
+    assert ["training_failed"] == [event["code"] for event in told(capsys.readouterr().out)]
+
+
+def test_a_result_that_is_there_already_is_told_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "hotswap.json").write_text(json.dumps({"lineage": {"learned_tokens": 10}}))
+    assert 0 == main([spec_file(tmp_path)])
+    assert {"event": "done", "trained_tokens": 30} == told(capsys.readouterr().out)[-1]
+
+
+def test_steps_are_told_and_the_result_is_an_adapter(
+    tmp_path: Path, small_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert 0 == main([spec_file(tmp_path, base=str(small_base))])
+    events = told(capsys.readouterr().out)
+    assert ["started", *["step"] * 6, "done"] == [e["event"] for e in events if e["event"] != "checkpoint"]
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+def test_a_run_that_was_stopped_says_so_by_its_status(
+    tmp_path: Path, small_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell(event: str, **more: Any) -> None:
+        if event == "step":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("training.__main__.tell", tell)
+    assert STOPPED == main([spec_file(tmp_path, base=str(small_base))])
+    assert not (tmp_path / "out").exists()
