@@ -7,23 +7,21 @@ spec goes on.
 
 from __future__ import annotations
 
-import inspect
 import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.methods.methods import METHODS
 from training.recipe import Stopped, TrainingError
-from training.rows import BadRows, read_rows
+from training.rows import BadRows
 from training.spec import Spec
 from training.stop import Stop, on_signals
 
 if TYPE_CHECKING:
-    from training.sft import Progress
+    from training.watch import Progress
 
 STOPPED = 75
-_CHECKPOINT = re.compile(r"checkpoint-([0-9]+)")
 
 
 def tell(event: str, **more: Any) -> None:
@@ -53,13 +51,14 @@ class _BadFile(Exception):
 
 
 def check(spec: Spec) -> None:
-    """Reads every row, without torch. Raises `_BadFile`."""
+    """Reads every row, without torch. Raises `_BadFile`, or `TrainingError` for a method or grader."""
+    read = METHODS[spec.recipe().method].read
     rows = 0
     for param, file in (("training_file", spec.rows), ("validation_file", spec.validation)):
         if file is None:
             continue
         try:
-            rows += len(read_rows(file))
+            rows += len(read(file))
         except TrainingError as error:
             raise _BadFile(param, error) from error
     tell("checked", rows=rows)
@@ -67,8 +66,6 @@ def check(spec: Spec) -> None:
 
 def train(spec: Spec, stop: Stop) -> None:
     """Trains, or finds that it has. Raises `TrainingError`, `_BadFile`."""
-    if spec.method != "supervised":
-        raise TrainingError(f"the method {spec.method!r} is not built; there is supervised")
     recipe = spec.recipe()
     tell("started", hyperparameters=spec.resolved())
     if spec.out.exists():  # a run before this one ended before the worker heard of it
@@ -76,35 +73,29 @@ def train(spec: Spec, stop: Stop) -> None:
         tell("done", trained_tokens=round(lineage["learned_tokens"] * recipe.epochs))
         return
 
-    from training import sft
-
-    asked: dict[str, Any] = {"checkpoints": spec.checkpoints, "validation": spec.validation}
-    if spec.continue_from is not None:
-        asked["continue_from"] = spec.continue_from
-    known = inspect.signature(sft.train).parameters
-    if spec.continue_from is not None and "continue_from" not in known:
-        raise TrainingError("this trainer cannot go on from an adapter yet; name the base as the model")
-    seen = _saved(spec.checkpoints)
+    from training import run
 
     def progress(step: Progress) -> None:
-        tell("step", step=step.step, total=step.total, loss=step.loss, eta_s=step.eta_s)
-        saved = _saved(spec.checkpoints)
-        for number in sorted(saved - seen):
-            tell("checkpoint", step=number)
-        seen.update(saved)
+        accuracy = {} if step.accuracy is None else {"accuracy": step.accuracy}
+        tell("step", step=step.step, total=step.total, loss=step.loss, eta_s=step.eta_s, **accuracy)
 
     try:
-        result = sft.train(
+        result = run.train(
             spec.base,
             spec.rows,
             recipe,
             spec.out,
             progress,
             stop,
-            **{name: value for name, value in asked.items() if name in known and value is not None},
+            validation=spec.validation,
+            checkpoints=spec.checkpoints,
+            continue_from=spec.continue_from,
+            validated=lambda seen: tell("validated", step=seen.step, loss=seen.loss, accuracy=seen.accuracy),
+            saved=lambda checkpoint: tell("checkpoint", step=checkpoint.step),
         )
     except BadRows as error:
-        raise _BadFile("training_file", error) from error
+        bad_validation = spec.validation is not None and error.source == str(spec.validation)
+        raise _BadFile("validation_file" if bad_validation else "training_file", error) from error
     tell(
         "done",
         trained_tokens=round(result.learned_tokens * recipe.epochs),
@@ -112,13 +103,6 @@ def train(spec: Spec, stop: Stop) -> None:
         final_loss=result.final_loss,
         seconds=result.seconds,
     )
-
-
-def _saved(folder: Path) -> set[int]:
-    """Steps of the checkpoints that are there."""
-    if not folder.is_dir():
-        return set()
-    return {int(found[1]) for path in folder.iterdir() if (found := _CHECKPOINT.fullmatch(path.name))}
 
 
 if __name__ == "__main__":

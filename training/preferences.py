@@ -88,10 +88,10 @@ def _learned(line: int, asked: Any, output: Any, name: str) -> Row:
 def _judged(line: int, row: Any) -> Judged:
     if isinstance(row, dict) and "completion" in row:
         only(row, {"prompt", "completion", "label"}, "the row")
-        parts = row.get("prompt"), row["completion"]
-        if not all(isinstance(part, list) for part in parts):
+        asked, answered = row.get("prompt"), row["completion"]
+        if not isinstance(asked, list) or not isinstance(answered, list):
             raise BadRow("'prompt' or 'completion' is no list", "each must be a list of messages")
-        row = {"messages": [*parts[0], *parts[1]], "label": row.get("label")}
+        row = {"messages": [*asked, *answered], "label": row.get("label")}
     if not isinstance(row, dict) or not isinstance(row.get("label"), bool):
         raise BadRow("is no judged answer", "it needs 'messages' and a 'label' that is true or false")
     only(row, {"messages", "label"}, "the row")

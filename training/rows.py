@@ -40,6 +40,7 @@ class BadRows(TrainingError):
         if len(reasons) > SHOWN:
             listed.append(f"  and {len(reasons) - SHOWN} more")
         super().__init__(f"{source}: {len(reasons)} bad rows\n" + "\n".join(listed))
+        self.source = source
         self.reasons = reasons
 
 

@@ -24,6 +24,7 @@ from training.stop import Stop
 from training.tokens import stop_ids
 from training.watch import Clock, Hearers, Progress, Validation, callback
 
+WEIGHTS = "adapter_model.safetensors"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 KEPT = 2
 """Checkpoints of a run that stay on the disk, besides the best."""
@@ -60,6 +61,7 @@ def train(
     validated: Callable[[Validation], None] = lambda _: None,
     saved: Callable[[Checkpoint], None] = lambda _: None,
     lineage: Mapping[str, Any] | None = None,
+    continue_from: Path | None = None,
 ) -> TrainedAdapter:
     """Train an adapter for the prepared base in folder `base` on the file `rows`; write it to folder `out`.
 
@@ -71,7 +73,8 @@ def train(
     stopped; called again with the same arguments it goes on from the last one, and ends with the weights it
     would have had. They are removed when the adapter is there. With a file of `validation` rows, in the same
     format, or a share of the rows held out by the recipe, their loss is taken as often, and the adapter is
-    the one with the lowest. `lineage` goes into the adapter's, e.g. its dataset.
+    the one with the lowest. `lineage` goes into the adapter's, e.g. its dataset. `continue_from` is the
+    folder of an adapter of the same rank, whose weights are the first ones.
     Raises `BaseMissing`, `training.rows.BadRows`, or `TrainingError` with what to do.
     """
     stop = stop or Stop()
@@ -91,7 +94,7 @@ def train(
     held_data = method.prepare(tokenizer, held_out, stops, recipe) if held_out else None
     kept = None
     if checkpoints is not None:
-        kept = Checkpoints(checkpoints, run_id(manifest, recipe, rows, validation))
+        kept = Checkpoints(checkpoints, run_id(manifest, recipe, rows, validation, continue_from))
     earlier = kept.latest() if kept is not None else None
     stop.check()
     model = load(base, manifest)
@@ -108,6 +111,8 @@ def train(
             model, tokenizer, stops, manifest, recipe, arguments, [watch, *_stoppers(recipe, held_data)]
         )
         trainer = _ready(method.trainer(setup, data, held_data), recipe)
+        if continue_from is not None:
+            _go_on(trainer.model, continue_from)
         trainer.train(resume_from_checkpoint=str(earlier.folder) if earlier else None)
         seconds, cpu_seconds = clock.seconds, clock.cpu_seconds
         if stop.is_set() and trainer.state.global_step < trainer.state.max_steps:
@@ -143,13 +148,16 @@ def train(
     return result
 
 
-def run_id(manifest: BaseManifest, recipe: Recipe, rows: Path, validation: Path | None) -> str:
+def run_id(
+    manifest: BaseManifest, recipe: Recipe, rows: Path, validation: Path | None, first: Path | None
+) -> str:
     """What a run's checkpoints are known by, 16 hex digits: all that decides about its weights."""
     decides = [
         manifest.fingerprint,
         recipe.record(),
         digest(rows),
         digest(validation) if validation is not None else None,
+        digest(first / WEIGHTS) if first is not None else None,
         _versions(),
     ]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
@@ -250,6 +258,23 @@ def _ready(trainer: Any, recipe: Recipe) -> Any:
     return trainer
 
 
+def _go_on(model: Any, adapter: Path) -> None:
+    """Begin with another adapter's weights. Raises `TrainingError` when they do not fit."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    try:
+        told = set_peft_model_state_dict(model, load_file(adapter / WEIGHTS))
+    except (OSError, RuntimeError) as error:
+        raise TrainingError(f"cannot go on from the adapter in {adapter}: {error}") from error
+    missing = [name for name in told.missing_keys if "lora_" in name]
+    if missing or told.unexpected_keys:
+        raise TrainingError(
+            f"cannot go on from the adapter in {adapter}: its layers are others than the recipe's, e.g. "
+            f"{[*missing, *told.unexpected_keys][0]}"
+        )
+
+
 def _begin_with_eva(trainer: Any) -> None:
     """Each A begins as the main directions of what its layer is given (EVA; Paischer et al., 2024).
 
@@ -280,7 +305,7 @@ def _save(model: Any, folder: Path, manifest: BaseManifest) -> None:
         config.init_lora_weights, config.eva_config = True, None  # how it began is in the recipe
     model.save_pretrained(str(folder), save_embedding_layers=False)
     for left in folder.iterdir():
-        if left.name not in {"adapter_config.json", "adapter_model.safetensors"}:
+        if left.name not in {"adapter_config.json", WEIGHTS}:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     file = folder / "adapter_config.json"
     config = json.loads(file.read_bytes())

@@ -9,6 +9,11 @@ from typing import Any
 
 from training.recipe import Recipe, TrainingError
 
+METHODS = {"supervised": "sft", "dpo": "dpo", "reinforcement": "grpo"}
+"""OpenAI's names, and ours."""
+GENTLER = 20
+"""Preferences and rewards want so much a smaller learning rate than answers that are copied."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spec:
@@ -50,24 +55,66 @@ class Spec:
         return cls(**found)
 
     def recipe(self) -> Recipe:
-        """Of supervised fine-tuning: `auto` is the recipe's own default, and a multiplier scales it."""
-        default, asked = Recipe(), self.hyperparameters or {}
-        chosen: dict[str, Any] = {"seed": self.seed}
-        rank = min(default.rank, self.max_rank)
-        chosen |= {"rank": rank, "alpha": 2 * rank}
-        if (epochs := asked.get("n_epochs", "auto")) != "auto":
+        """`auto` is the recipe's default; a multiplier scales it. Who goes on from an adapter has its rank.
+
+        Raises `TrainingError` for a method or a grader that there is none of.
+        """
+        if self.method not in METHODS:
+            raise TrainingError(f"there is no method {self.method!r}; there are {', '.join(METHODS)}")
+        asked = self.hyperparameters or {}
+        method = METHODS[self.method]
+        rank, alpha = self._rank()
+        chosen: dict[str, Any] = {"seed": self.seed, "rank": rank, "alpha": alpha, "method": method}
+        chosen["learning_rate"] = self._rate() * float(_given(asked, "learning_rate_multiplier") or 1)
+        if (epochs := _given(asked, "n_epochs")) is not None:
             chosen["epochs"] = float(epochs)
-        if (batch := asked.get("batch_size", "auto")) != "auto":
+        if (batch := _given(asked, "batch_size")) is not None:
             chosen["batch_size"] = int(batch)
-        if (scale := asked.get("learning_rate_multiplier", "auto")) != "auto":
-            chosen["learning_rate"] = default.learning_rate * float(scale)
+        if method in ("dpo", "kto") and (beta := _given(asked, "beta")) is not None:
+            chosen["beta"] = float(beta)
+        if method == "grpo":
+            chosen["rewards"] = (_reward(self.grader or {}),)
         return Recipe(**chosen)
 
     def resolved(self) -> dict[str, Any]:
         """OpenAI's hyperparameters with no `auto` among them."""
         recipe = self.recipe()
+        beta = {"beta": recipe.beta} if recipe.method == "dpo" else {}
         return {
             "n_epochs": round(recipe.epochs),
             "batch_size": recipe.batch_size,
-            "learning_rate_multiplier": recipe.learning_rate / Recipe().learning_rate,
+            "learning_rate_multiplier": recipe.learning_rate / self._rate(),
+            **beta,
         }
+
+    def _rate(self) -> float:
+        """The peak learning rate that a multiplier of 1 means."""
+        rate = Recipe().learning_rate
+        return rate if METHODS[self.method] == "sft" else rate / GENTLER
+
+    def _rank(self) -> tuple[int, int]:
+        if self.continue_from is None:
+            rank = min(Recipe().rank, self.max_rank)
+            return rank, 2 * rank
+        try:
+            config = json.loads((self.continue_from / "adapter_config.json").read_text())
+            return int(config["r"]), int(config["lora_alpha"])
+        except (OSError, ValueError, KeyError) as error:
+            raise TrainingError(f"cannot go on from the adapter in {self.continue_from}: {error}") from error
+
+
+def _given(asked: dict[str, Any], name: str) -> Any:
+    """None for what is left out, or to be chosen."""
+    value = asked.get(name, "auto")
+    return None if value == "auto" else value
+
+
+def _reward(grader: dict[str, Any]) -> str:
+    """OpenAI's grader as a reward of ours. Raises `TrainingError` for those that there is none of."""
+    if grader.get("type") == "string_check" and grader.get("operation") == "eq":
+        return "exact"
+    told = " ".join(str(grader[name]) for name in ("type", "operation") if name in grader) or "none"
+    raise TrainingError(
+        f"the grader ({told}) cannot be used here; string_check with the operation eq can. Other rewards "
+        "(JSON schema, pattern, a grading model) are those of `hotswap train --set method=grpo`"
+    )

@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,12 @@ class Run:
                         waiting.append(step)
                         if loop.time() - wrote > GATHER_S or step.step == step.total:
                             await flush()
+                    case "validated" if self._steps and self._steps[-1].step == event["step"]:
+                        self._steps[-1] = replace(
+                            self._steps[-1], valid_loss=event["loss"], valid_accuracy=event["accuracy"]
+                        )
+                        if waiting:
+                            waiting[-1] = self._steps[-1]
                     case "checkpoint":
                         await flush()
                         metrics = next(

@@ -5,6 +5,7 @@
     {"event": "started", "hyperparameters": {"n_epochs": 3, ...}}
     {"event": "checked", "rows": 58}                                      of a spec with "check": true
     {"event": "step", "step": 1, "total": 12, "loss": 4.9, "eta_s": 20.1}
+    {"event": "validated", "step": 10, "loss": 4.1, "accuracy": 0.3}
     {"event": "checkpoint", "step": 10}
     {"event": "done", "trained_tokens": 4711}
     {"event": "error", "code": "invalid_training_file", "message": "...", "param": "training_file"}

@@ -74,9 +74,46 @@ def test_a_bad_row_is_told_with_its_file_and_line(
     assert (f"invalid_{param}", param, True) == (error["code"], error["param"], "line 1" in error["message"])
 
 
-def test_a_method_that_is_not_built_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert 1 == main([spec_file(tmp_path, method="dpo")])
-    assert ["training_failed"] == [event["code"] for event in told(capsys.readouterr().out)]
+def test_pairs_are_read_as_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 1 == main([spec_file(tmp_path, method="dpo", check=True)])
+    (error,) = told(capsys.readouterr().out)
+    assert ("invalid_training_file", True) == (error["code"], "is no pair" in error["message"])
+
+
+def test_preferences_have_a_gentler_rate_and_a_beta(tmp_path: Path) -> None:
+    asked = {"beta": 0.3, "learning_rate_multiplier": 2}
+    spec = Spec.read(Path(spec_file(tmp_path, method="dpo", hyperparameters=asked)))
+    assert ("dpo", 0.3, pytest.approx(Recipe().learning_rate / 10)) == (
+        spec.recipe().method,
+        spec.recipe().beta,
+        spec.recipe().learning_rate,
+    )
+    assert (2, 0.3) == (spec.resolved()["learning_rate_multiplier"], spec.resolved()["beta"])
+
+
+def test_a_grader_is_a_reward_where_there_is_one_like_it(tmp_path: Path) -> None:
+    equal = {"type": "string_check", "operation": "eq"}
+    spec = Spec.read(Path(spec_file(tmp_path, method="reinforcement", grader=equal)))
+    assert ("grpo", ("exact",)) == (spec.recipe().method, spec.recipe().rewards)
+
+
+def test_a_grader_that_there_is_none_like_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = spec_file(tmp_path, method="reinforcement", grader={"type": "python", "source": "…"})
+    assert 1 == main([asked])
+    (error,) = told(capsys.readouterr().out)
+    assert ("training_failed", True) == (error["code"], "the grader (python)" in error["message"])
+
+
+def test_a_run_goes_on_from_an_adapter(
+    tmp_path: Path, small_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert 0 == main([spec_file(tmp_path, base=str(small_base), max_rank=8)])
+    first = [event for event in told(capsys.readouterr().out) if event["event"] == "step"]
+    more = {"out": str(tmp_path / "more"), "continue_from": str(tmp_path / "out")}
+    assert 0 == main([spec_file(tmp_path, base=str(small_base), **more)])
+    then = [event for event in told(capsys.readouterr().out) if event["event"] == "step"]
+    assert then[0]["loss"] < first[0]["loss"]
+    assert 8 == json.loads((tmp_path / "more" / "adapter_config.json").read_text())["r"]
 
 
 def test_a_result_that_is_there_already_is_told_again(

@@ -48,7 +48,7 @@ def rouge_l(answer: str, expected: str) -> float:
     found, wanted = _words(answer), _words(expected)
     if not found or not wanted:
         return float(found == wanted)
-    common = LCSseq.similarity(found, wanted)
+    common: int = LCSseq.similarity(found, wanted)
     return 2 * common / (len(found) + len(wanted))
 
 
