@@ -37,7 +37,7 @@ def json_fields(answer: str, expected: str) -> float:
     if found is _MISSING:
         return 0.0
     want, have = dict(_leaves(wanted)), dict(_leaves(found))
-    right = sum(have.get(path, _MISSING) == value for path, value in want.items())
+    right = sum(bool(have.get(path, _MISSING) == value) for path, value in want.items())
     return right / len(want | have)
 
 
