@@ -8,6 +8,7 @@ import json
 import math
 import random
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,10 @@ def train(
         setup = Setup(
             model, tokenizer, stops, manifest, recipe, arguments, [watch, *_stoppers(recipe, held_data)]
         )
-        trainer = _ready(method.trainer(setup, data, held_data), recipe)
+        with warnings.catch_warnings():
+            # peft's advice for eva, which trl gives no way to follow.
+            warnings.filterwarnings("ignore", "lora with eva initialization used with low_cpu_mem_usage")
+            trainer = _ready(method.trainer(setup, data, held_data), recipe)
         if continue_from is not None:
             _go_on(trainer.model, continue_from)
         trainer.train(resume_from_checkpoint=str(earlier.folder) if earlier else None)

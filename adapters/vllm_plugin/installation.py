@@ -12,6 +12,7 @@ import os
 from dataclasses import asdict
 from typing import Any
 
+from adapters.vllm_plugin import linger
 from adapters.vllm_plugin.ledger import Ledger
 from adapters.vllm_plugin.selftest import SelfTest, check
 
@@ -34,8 +35,20 @@ def install() -> None:
     setattr(WorkerBase, REMOVE, lambda worker, name: engine.remove(worker, name))
     setattr(WorkerBase, PIN, lambda worker, name, pinned: engine.pin(worker, name, pinned))
     engine.keep_ledger()
+    _linger()
     if engine.device == "cpu":
         engine.replace_kernel(type(current_platform))
+
+
+def _linger() -> None:
+    """A vLLM whose loop is another one goes without."""
+    try:
+        from vllm.v1.engine import EngineCoreRequestType
+        from vllm.v1.engine.core import EngineCoreProc
+
+        linger.install(EngineCoreProc, EngineCoreRequestType.ADD)
+    except (ImportError, AttributeError) as other:
+        log.warning("cold versions wait for a step more: this vLLM has another loop (%s)", other)
 
 
 class Installation:

@@ -4,6 +4,7 @@ become likelier. Rows are those of sft; their last answer is what rewards compar
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,7 +49,10 @@ def prepare(tokenizer: Any, rows: Sequence[Row], stops: frozenset[int], recipe: 
 
 def trainer(setup: Setup, data: Data, validation: Data | None) -> Any:
     """trl's GRPO trainer; answers are sampled with transformers, on the machine that trains."""
-    from trl import GRPOConfig, GRPOTrainer
+    with warnings.catch_warnings():
+        # It wants older vLLMs for sampling; here transformers samples.
+        warnings.filterwarnings("ignore", "TRL currently supports vLLM")
+        from trl import GRPOConfig, GRPOTrainer
 
     recipe = setup.recipe
     arguments = GRPOConfig(
