@@ -231,10 +231,9 @@ class Registry:
         async with self._change() as connection:
             row = await lines.find(connection, lines.parse(reference))
             if name not in row.names:
-                made = (
-                    insert(tables.version_names).values(name=name, version_id=row.id).on_conflict_do_nothing()
-                )
-                if (await connection.execute(made)).rowcount == 0:
+                made = insert(tables.version_names).values(name=name, version_id=row.id)
+                new = made.on_conflict_do_nothing().returning(tables.version_names.c.name)
+                if await connection.scalar(new) is None:
                     raise Conflicting(f"{name!r} is another version's name already; choose another")
                 await lines.record(connection, row.adapter, "name", row.id, by)
             pinned = Reference(row.adapter, number=row.number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ def cat(id: str) -> None:
     headers = {"authorization": f"Bearer {gateway.key}"}
     with httpx.stream("GET", f"{gateway.url}/v1/files/{id}/content", headers=headers, timeout=60) as answer:
         for chunk in answer.iter_bytes():
-            click.get_binary_stream("stdout").write(chunk)
+            sys.stdout.buffer.write(chunk)
 
 
 @files.command()

@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -29,6 +29,9 @@ from gateway.jobs.tables import checkpoints, events, jobs, workers
 
 ENDED = ("succeeded", "failed", "cancelled")
 MAX_PAGE = 100
+
+Page: TypeAlias = tuple[Sequence[dict[str, Any]], bool]
+"""What is on it, and whether there are more."""
 
 _J = jobs.c
 _ID = re.compile(r"ftjob-[A-Za-z0-9]{1,64}")
@@ -71,7 +74,7 @@ class Jobs:
             await self._file(tenant, asked.validation_file, "validation_file")
         job_id = new_id("ftjob-")
         org, suffix = tenant.replace(":", "-"), asked.suffix or ""
-        row = {
+        row: dict[str, Any] = {
             "id": job_id,
             "tenant": tenant,
             "key": key,
@@ -103,7 +106,7 @@ class Jobs:
 
     async def list(
         self, tenant: str, after: str | None, limit: int, metadata: Mapping[str, str] | None, without: bool
-    ) -> tuple[list[dict[str, Any]], bool]:
+    ) -> Page:
         """A page, newest first, and whether there are more; those that have all of `metadata`, or, `without`,
         have none. Raises `BadRequest` for an `after` that is no job."""
         query = sa.select(jobs).where(_J.tenant == tenant)
@@ -147,9 +150,7 @@ class Jobs:
             entry = await enqueue(connection, TRAIN, TRAIN_TASK, {"job": id}, lock=id)
             return await _changed(connection, id, status="queued", queue_id=entry)
 
-    async def events(
-        self, tenant: str, id: str, after: str | None, limit: int
-    ) -> tuple[list[dict[str, Any]], bool]:
+    async def events(self, tenant: str, id: str, after: str | None, limit: int) -> Page:
         """A page, newest first, and whether there are more."""
         async with self._engine.connect() as connection:
             await _mine(connection, tenant, id)
@@ -161,7 +162,9 @@ class Jobs:
             rows = (await connection.execute(query.order_by(events.c.id.desc()).limit(limit + 1))).all()
         return [shown.event(row) for row in rows[:limit]], len(rows) > limit
 
-    async def events_since(self, tenant: str, id: str, after: int) -> tuple[list[dict[str, Any]], int, bool]:
+    async def events_since(
+        self, tenant: str, id: str, after: int
+    ) -> tuple[Sequence[dict[str, Any]], int, bool]:
         """Events after number `after`, oldest first, the number to go on from, and whether that is all."""
         async with self._engine.connect() as connection:
             # The status first: what ends a job writes its last event in the same transaction.
@@ -171,9 +174,7 @@ class Jobs:
         newest = rows[-1].id if rows else after
         return [shown.event(row) for row in rows], newest, ended and len(rows) < 1000
 
-    async def checkpoints(
-        self, tenant: str, id: str, after: str | None, limit: int
-    ) -> tuple[list[dict[str, Any]], bool]:
+    async def checkpoints(self, tenant: str, id: str, after: str | None, limit: int) -> Page:
         """A page, newest first, and whether there are more."""
         table = checkpoints.c
         async with self._engine.connect() as connection:

@@ -155,7 +155,7 @@ class Run:
             raise NotOurs(self._job.id)
         how = (
             f"was killed by signal {-trainer.status}"
-            if (trainer.status or 0) < 0
+            if trainer.status is not None and trainer.status < 0
             else "ended without a result"
         )
         raise Failed("training_crashed", f"the trainer {how}: {trainer.last_words()}")

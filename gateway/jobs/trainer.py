@@ -19,7 +19,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class Trainer:
         finally:
             self._lines.put_nowait(None)
 
-    async def _events(self) -> AsyncIterator[Mapping[str, Any]]:
+    async def _events(self) -> AsyncGenerator[Mapping[str, Any], None]:
         while (line := await self._lines.get()) is not None:
             if not line.startswith('{"event"'):
                 continue  # a warning of some library; it is in the log

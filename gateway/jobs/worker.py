@@ -90,6 +90,7 @@ class Worker:
             command or local(jobs.python),
         )
         self._running: list[asyncio.Task[None]] = []
+        self._stopped = False
         url = self._database.url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._app = App(
             connector=PsycopgConnector(
@@ -123,6 +124,9 @@ class Worker:
 
     def stop(self) -> None:
         """No more jobs; those that run save, and go back to the queue."""
+        if self._stopped:
+            return  # procrastinate takes a second cancellation for an order to drop what runs
+        self._stopped = bool(self._running)
         for task in self._running:
             task.cancel()  # first: what goes back to the queue is not to be taken again here
         self._bench.house.stopping.set()

@@ -103,3 +103,10 @@ def test_an_endpoint_that_fails_is_told_only_to_who_asked_for_it(endpoint: Endpo
     assert None is few_shot(ROWS, (), url=endpoint.url, key="k", model="base")
     with pytest.raises(TrainingError, match="answered 500"):
         few_shot(ROWS, (), url=endpoint.url, key="k", model="base", count=2)
+
+
+def test_a_row_that_is_asked_is_not_among_the_examples(endpoint: Endpoint) -> None:
+    distinct = tuple(row(n, f"say word{n}", f"word{n}") for n in range(4, 0, -1))  # the shortest come last
+    few_shot(distinct, (), url=endpoint.url, key="k", model="base", count=2)
+    shown = {message["content"] for body in endpoint.seen for message in body["messages"][:-1]}
+    assert set() == shown & {body["messages"][-1]["content"] for body in endpoint.seen}
