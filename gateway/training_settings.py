@@ -34,7 +34,7 @@ class JobsSettings(Section):
     )
     launch: Literal["local", "ray"] = Field("local", description="where the trainer runs; ray: later")
     methods: tuple[Literal["supervised", "dpo", "reinforcement"], ...] = Field(
-        ("supervised",), description="methods of fine-tuning that the trainer knows; others are refused"
+        ("supervised", "dpo"), description="methods of fine-tuning that the trainer knows; others are refused"
     )
     stop_s: float = Field(30.0, gt=0, description="a trainer that is to stop may take this long to save")
     heartbeat_s: float = Field(10.0, gt=0, description="how often a worker says that it lives")

@@ -34,6 +34,9 @@ class Call:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+GRADER = {"type": "string_check", "name": "same", "input": "a", "reference": "a", "operation": "eq"}
+
+
 def method(kind: str, **parts: Any) -> dict[str, Any]:
     return {"method": {"type": kind} | parts}
 
@@ -81,7 +84,12 @@ CALLS = [
     Call("a seed that is text", 400, "invalid_type", {"seed": "7"}),
     Call("an unknown parameter", 400, "unknown_parameter", {"sufix": "a"}),
     Call("an unknown method", 400, "invalid_value", method("sft")),
-    Call("a method that is not built", 400, "unsupported_method", method("dpo", dpo={})),
+    Call(
+        "a method that the operator did not allow",
+        400,
+        "unsupported_method",
+        method("reinforcement", reinforcement={"grader": GRADER}),
+    ),
     Call("two methods", 400, "invalid_value", method("supervised", supervised={}, dpo={})),
     Call("a grader too few", 400, "invalid_value", method("reinforcement")),
     Call("no epochs", 400, "number_below_min_value", supervised(n_epochs=0)),
