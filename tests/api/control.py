@@ -82,6 +82,7 @@ async def running(
         wishes=nothing,
         tally=nothing,
         traffic=None,
+        datasets=nothing,
         files=files,
         jobs=Jobs(database.engine, files, Terms("base", ("supervised",), resolve, has_worker, webhook)),
     )
