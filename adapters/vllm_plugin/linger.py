@@ -9,6 +9,7 @@ it goes on, and less when the request is there sooner.
 
 from __future__ import annotations
 
+import functools
 import time
 from queue import Empty
 from typing import Any
@@ -24,6 +25,7 @@ def install(core: type[Any], add: Any, clock: Any = time.monotonic) -> None:
     (EngineCoreRequestType.ADD)."""
     load, process = core.add_lora, core._process_input_queue
 
+    @functools.wraps(load)  # vLLM decodes what it is given by the types of its own parameters
     def add_lora(self: Any, *arguments: Any, **options: Any) -> Any:
         done = load(self, *arguments, **options)
         setattr(self, _LOADED, True)

@@ -92,6 +92,8 @@ def train(
         from gateway.cli.fleet_limits import fleet_limits
 
         rows, held_out, lineage = _rows(data, settings.state_dir / "datasets", gateway)
+        if "dataset" in lineage:
+            say(f"rows of the dataset {lineage['dataset']}")
         machine = Machine.here(settings.state_dir)
         report, resolved = inspect(
             Asked(

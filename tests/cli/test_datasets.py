@@ -82,7 +82,7 @@ def test_strict_redaction_of_files_is_the_gateways(hotswap: Hotswap, tmp_path: P
 def test_training_takes_a_dataset_by_name_and_refuses_a_changed_one(hotswap: Hotswap, tmp_path: Path) -> None:
     assert 0 == hotswap("datasets", "build", "support", "--from", "rows.jsonl", "--licence", "own").returncode
     train = ("train", "support", "--data", "support", "--no-register", "--out", "out")
-    assert "training support on support@" in hotswap(*train).stderr  # and then there is no base
+    assert "rows of the dataset support@" in hotswap(*train).stderr  # and then there is no base
     (rows,) = (tmp_path / "state" / "datasets" / "support").glob("*/train.jsonl")
     rows.chmod(0o644)
     rows.write_text("{}\n")

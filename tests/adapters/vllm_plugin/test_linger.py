@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from queue import Queue
@@ -91,9 +92,14 @@ def test_another_load_is_done_meanwhile(core: Any, monkeypatch: pytest.MonkeyPat
     assert ("done", "loaded two") in core.handled
 
 
-def test_vllm_has_what_this_stands_on() -> None:
-    import inspect
+def test_a_load_keeps_the_types_that_vllm_decodes_by() -> None:
+    kind = core_class()
+    before = inspect.signature(kind.add_lora)
+    linger.install(kind, ADD)
+    assert before == inspect.signature(kind.add_lora)
 
+
+def test_vllm_has_what_this_stands_on() -> None:
     from vllm.v1.engine import EngineCoreRequestType
     from vllm.v1.engine.core import EngineCoreProc
 
