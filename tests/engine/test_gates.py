@@ -118,7 +118,7 @@ def truncated_rank(tensors: Tensors) -> Tensors:
     [
         (ignored, {"parity", "effect"}),
         (one_corrupted, {"parity"}),
-        (permuted_layers, {"parity", "effect"}),
+        (permuted_layers, {"parity"}),
         (truncated_rank, {"parity", "effect"}),
     ],
 )
