@@ -88,13 +88,6 @@ def ignored(tensors: Tensors) -> Tensors:
     return {name: each * 0 if "lora_B" in name else each for name, each in tensors.items()}
 
 
-def one_corrupted(tensors: Tensors) -> Tensors:
-    """One of 420: the bytes of one B lie in another order."""
-    name = "base_model.model.model.layers.15.mlp.down_proj.lora_B.weight"
-    order = torch.randperm(tensors[name].numel(), generator=torch.Generator().manual_seed(0))
-    return {**tensors, name: tensors[name].flatten()[order].reshape(tensors[name].shape)}
-
-
 def permuted_layers(tensors: Tensors) -> Tensors:
     def other(name: str) -> str:
         before, number, after = re.split(r"(?<=layers)\.(\d+)\.", name)
@@ -117,7 +110,6 @@ def truncated_rank(tensors: Tensors) -> Tensors:
     ("change", "caught_by"),
     [
         (ignored, {"parity", "effect"}),
-        (one_corrupted, {"parity"}),
         (permuted_layers, {"parity"}),
         (truncated_rank, {"parity", "effect"}),
     ],
