@@ -25,11 +25,12 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.archive import CONFIG, WEIGHTS
+from adapters.disk import held, refusing_when_full, sync
 from adapters.errors import Refused, StoreFull, Unknown
 from adapters.strictjson import canonical, read_object
 
@@ -104,7 +105,7 @@ class Store:
                     os.fchmod(file.fileno(), 0o444)
                     os.fsync(file.fileno())
                 size += length
-            _fsync(staged)
+            sync(staged)
             return Sealed(staged, digest.hexdigest(), size)
 
     def publish(self, sealed: Sealed) -> Path:
@@ -120,7 +121,7 @@ class Store:
                     self.delete(sealed.digest)
                     sealed.folder.rename(target)
             target.chmod(0o555)
-            _fsync(self._files)
+            sync(self._files)
         return target
 
     def commit(self, staged: Path) -> str:
@@ -156,21 +157,15 @@ class Store:
                 target.rename(bin_ / digest)
             except FileNotFoundError:
                 return
-            _fsync(self._files)
+            sync(self._files)
 
     def used_bytes(self) -> int:
         """Bytes of all files under their digests."""
         return sum(_size(folder) for folder in self._files.iterdir())
 
-    @contextmanager
-    def _door(self) -> Iterator[None]:
+    def _door(self) -> AbstractContextManager[None]:
         """Held while a staging folder is made and locked, so that no sweep falls between the two."""
-        door = os.open(self._staging / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(door, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(door)
+        return held(self._staging / ".lock")
 
 
 def _lock(folder: Path) -> int | None:
@@ -188,22 +183,9 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _full_disk() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise StoreFull(
-            "the disk under the adapter store is full; nothing was kept. Free space, or remove versions with "
-            "`hotswap adapters rm`, and upload again"
-        ) from error
+def _full_disk() -> AbstractContextManager[None]:
+    return refusing_when_full(
+        StoreFull,
+        "the disk under the adapter store is full; nothing was kept. Free space, or remove versions with "
+        "`hotswap adapters rm`, and upload again",
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from adapters.disk import sync
 
 MARK = "whole.json"
 PREFIX = "checkpoint-"
@@ -49,19 +50,11 @@ class Checkpoints:
         """Mark what was written for `step` as whole."""
         done = Checkpoint(self.folder / f"{PREFIX}{step}", step, seconds, cpu_seconds)
         for file in done.folder.iterdir():
-            _sync(file)
+            sync(file)
         mark = {name: value for name, value in asdict(done).items() if name != "folder"}
         part = done.folder / f".{MARK}"
         part.write_text(json.dumps(mark))
-        _sync(part)
+        sync(part)
         part.rename(done.folder / MARK)
-        _sync(done.folder)
+        sync(done.folder)
         return done
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

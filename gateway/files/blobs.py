@@ -6,16 +6,16 @@ the lock of whoever writes them; what a killed process left is swept by the next
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from adapters.disk import held, refusing_when_full, sync
 from gateway.errors import GatewayError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -84,11 +84,7 @@ class Blobs:
         with _full_disk():
             target.parent.mkdir(exist_ok=True)
             os.replace(staged.path, target)
-            folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync(target.parent)
 
     def path(self, digest: str) -> Path:
         """Where the bytes of a digest are, whether or not they are there."""
@@ -113,25 +109,13 @@ class Blobs:
                         continue
                     path.unlink(missing_ok=True)
 
-    @contextmanager
-    def _door(self) -> Iterator[None]:
+    def _door(self) -> AbstractContextManager[None]:
         """Held while a staged file is made and locked, so that no sweep falls between the two."""
-        door = os.open(self._staging / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(door, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(door)
+        return held(self._staging / ".lock")
 
 
-@contextmanager
-def _full_disk() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DiskFull(
-            "The disk under the files is full; nothing was kept. Free space, or delete files, and upload "
-            "again."
-        ) from error
+def _full_disk() -> AbstractContextManager[None]:
+    return refusing_when_full(
+        DiskFull,
+        "The disk under the files is full; nothing was kept. Free space, or delete files, and upload again.",
+    )

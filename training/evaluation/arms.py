@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from training.ask import Answered, ask_all
 from training.evaluation.bootstrap import Interval, difference, mean
 from training.evaluation.metrics import METRICS
 from training.recipe import TrainingError
 from training.rows import Row
+from training.score import Question
 
 MILLION = 1e6
 
@@ -69,14 +69,6 @@ class Outcome:
         prompt, completion = self.tokens
         dollars = (prompt * self.arm.prompt_price + completion * self.arm.completion_price) / MILLION
         return dollars / len(self.answers) * 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked, and the answer that was expected."""
-
-    messages: tuple[dict[str, str], ...]
-    expected: str
 
 
 def questions(rows: Sequence[Row]) -> list[Question]:
@@ -158,11 +150,11 @@ def _figures(
         raise TrainingError(str(error)) from error
 
 
-def _with_examples(question: Question, shown: Sequence[Row]) -> list[dict[str, str]]:
+def _with_examples(question: Question, shown: Sequence[Row]) -> list[Mapping[str, str]]:
     """A system message stays in front; examples stand between it and the question."""
     system = [message for message in question.messages if message["role"] == "system"]
     rest = [message for message in question.messages if message["role"] != "system"]
-    examples: list[dict[str, Any]] = [
+    examples: list[Mapping[str, str]] = [
         message.as_dict() for row in shown for message in row.messages if message.role != "system"
     ]
     return [*system, *examples, *rest]

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from training.methods.head import POSITIONS
 from training.preflight.findings import Finding, error, warning
 from training.recipe import Recipe
 from training.shape import Shape
@@ -23,8 +24,6 @@ NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 BF16, FP32 = 2, 4
 VOCABULARY_TILE, TOKEN_TILE = 32_768, 4_096
 """trl/kernels/chunked_logprob.py and trl/trainer/utils.py (1.16): on a GPU logits come in such tiles."""
-LEARNED_TILE = 1_024
-"""training.methods.head.POSITIONS: on a CPU the logits of so many learned tokens at once."""
 TIGHT = 0.85
 
 
@@ -228,6 +227,6 @@ def _head(base: Shape, batch: Batch, device: str) -> Term:
         return Term(
             "output head", tile + batch.padded * base.hidden * FP32, f"a tile of logits: {tokens:,} tokens"
         )
-    tokens = min(batch.learned, LEARNED_TILE)
+    tokens = min(batch.learned, POSITIONS)
     size = tokens * base.vocabulary * (BF16 + 4 * FP32) + batch.padded * base.hidden * BF16
     return Term("output head", size, f"logits of {tokens:,} learned tokens")

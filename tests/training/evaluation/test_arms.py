@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.relay.serving import serving
-from training.evaluation.arms import Arm, Question, evaluate, fitting, gain, questions
+from training.evaluation.arms import Arm, evaluate, fitting, gain, questions
 from training.recipe import TrainingError
 from training.rows import Message, Row
+from training.score import Question
 
 
 class Clerk:
