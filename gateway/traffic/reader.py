@@ -39,8 +39,9 @@ ABOUT = {
     "imported": f"starts_with(engine, '{IMPORTED}') AS imported",
 }
 """What an export may say about each exchange, and how it is asked for. `at` is in seconds since 1970."""
-READING = "reading-"
-"""Folders in the journal's, for as long as something is read."""
+READING = "reading"
+"""A folder in the journal's, for what is needed while something is read. It stays: whoever looks for segments
+in all folders there (`*/*`) would fail over one that goes meanwhile."""
 STATS = f"""
 SELECT route, version, starts_with(engine, '{IMPORTED}') AS imported,
        count(*) AS requests,
@@ -138,7 +139,9 @@ class Reader:
     def _query(self, sql: str, batch_rows: int = 8192) -> Iterator[RecordBatch]:
         table, beside = self._now()
         names = ", ".join(f'"{name}"' for name in COLUMNS)
-        with TemporaryDirectory(prefix=READING, dir=self._journal) as folder:
+        reading = self._journal / READING
+        reading.mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=reading) as folder:
             query = QueryBuilder().register("lake", table)
             query.execute(f"SET datafusion.execution.batch_size = {batch_rows}")
             source = f"SELECT {names} FROM lake"  # noqa: S608

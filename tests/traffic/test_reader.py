@@ -197,3 +197,16 @@ def test_stats_count_what_both_have(place: Place) -> None:
     support, other = place.reader.stats(Wanted())
     assert (support["route"], support["requests"], support["errors"]) == ("support", 3, 1)
     assert (support["completion"], other["requests"]) == (1 + 2, 1)
+
+
+def test_what_a_reader_needs_for_a_while_does_not_come_and_go_among_the_writers(place: Place) -> None:
+    place.ship(record(1))
+    place.journal(record(2))
+    place.ids()
+    before = sorted(path.name for path in (place.folder / "journal").iterdir())
+    reading = place.reader.export(Wanted(limit=None))
+    next(reading)
+    # Whoever lists the writers' segments meanwhile would trip over a folder that goes.
+    assert before == sorted(path.name for path in (place.folder / "journal").iterdir())
+    reading.close()  # type: ignore[attr-defined]
+    assert before == sorted(path.name for path in (place.folder / "journal").iterdir())
