@@ -48,6 +48,13 @@ def typical(weights: Sequence[float]) -> float:
     return statistics.median(weights)
 
 
+def check(demand: Mapping[str, float]) -> None:
+    """Raises `ValueError` for a demand that is negative, not a number or too much to be added up."""
+    for name, load in demand.items():
+        if not 0 <= load <= MOST:
+            raise ValueError(f"the demand of {name!r} is {load}: give a number from 0 to {MOST:g}")
+
+
 def measure(
     demand: Mapping[str, float],
     weights: Sequence[float],
@@ -56,17 +63,11 @@ def measure(
     hot: float,
     floor: float,
 ) -> Shares:
-    """`hot` is the most that one home may carry, in units; `floor` the least that a unit is, in demand.
-
-    Raises `ValueError` for a demand that is negative or not a number.
-    """
+    """`hot` is the most that one home may carry, in units; `floor` the least that a unit is, in demand."""
     import numpy as np
 
     names, owns, known = _recognised(demand, previous)
     values = np.fromiter((demand[name] for name in names), dtype=np.float64, count=len(names))
-    if not ((values >= 0) & (values <= MOST)).all():
-        wrong = next(name for name in names if not 0 <= demand[name] <= MOST)
-        raise ValueError(f"the demand of {wrong!r} is {demand[wrong]}: give a number from 0 to {MOST:g}")
     total = float(values.sum())
     if total < 1 / MOST:  # nobody asks for anything: all are alike
         values, total, floor = np.ones(len(names)), float(max(1, len(names))), 0.0

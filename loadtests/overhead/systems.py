@@ -57,7 +57,8 @@ def hotswap(
 ) -> Iterator[System]:
     """The gateway as `hotswap up` starts it, real Postgres, keys and all, with `model` as its base.
 
-    `settings` are environment variables.
+    Without a worker for fine-tuning jobs: everything of it shares one core here, and the gateway is what is
+    measured. `settings` are environment variables.
     """
     base = folder / "base"
     base.mkdir(parents=True, exist_ok=True)
@@ -82,6 +83,7 @@ def hotswap(
         "HOTSWAP_SERVER__WORKERS": str(workers),
         "HOTSWAP_ENGINES": f'[{{url = "http://127.0.0.1:{engine_port}"}}]',
         "HOTSWAP_FLEET__REQUIRE_PLUGIN": "false",
+        "HOTSWAP_JOBS__WORKERS": "0",
         **settings,
     }
     command = [sys.executable, "-m", "gateway.cli", "up"]

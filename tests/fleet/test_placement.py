@@ -415,6 +415,31 @@ def test_an_unknown_version_does_not_go_to_an_engine_that_is_full() -> None:
     assert full.isdisjoint(placed.homes(f"unknown-{number}")[0] for number in range(500))
 
 
+# --- one engine ---
+
+
+def test_the_only_engine_is_home_to_all_until_another_comes() -> None:
+    demand = {f"v{number}": 1.0 for number in range(50)}
+    two = {"a": 1.0, "b": 1.0}
+    alone = place(demand, {"a": 1.0})
+    assert {alone.homes(name) for name in [*demand, "unknown"]} == {("a",)}
+    assert alone.loads == {"a": 1.0}
+    again = place(demand, two, alone)
+    assert {name: again.homes(name) for name in demand} == {
+        name: place(demand, two).homes(name) for name in demand
+    }
+    assert place(demand, {"b": 1.0}, again).homes("v1") == ("b",)
+
+
+def test_a_gateway_of_one_engine_does_without_numpy() -> None:
+    script = (
+        "import sys; from gateway.fleet.placement import place; "
+        "p = place({'v': 1.0}, {'e': 1.0}); p.homes('v'), p.homes('unknown'); "
+        "place({'v': 1.0}, {'e': 1.0}, p); sys.exit('numpy' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 # --- bad input ---
 
 
@@ -424,6 +449,7 @@ def test_an_unknown_version_does_not_go_to_an_engine_that_is_full() -> None:
         (({"a": -1.0}, {"e": 1.0}), "demand of 'a' is -1"),
         (({"a": float("nan")}, {"e": 1.0}), "demand of 'a' is nan"),
         (({"a": float("inf")}, {"e": 1.0}), "demand of 'a' is inf"),
+        (({"a": -1.0}, {"e": 1.0, "f": 1.0}), "demand of 'a' is -1"),
         (({"a": 1.0}, {"e": 0.0}), "weight of engine 'e' is 0"),
         (({"a": 1.0}, {"e": float("nan")}), "weight of engine 'e' is nan"),
     ],
