@@ -18,10 +18,10 @@ def prove(folder: Path, base: Path, tools: Path) -> Result:
     result = Result(
         "overhead",
         "A mock engine and a load generator in C on one core, a gateway worker on the other: real Postgres, "
-        "a key checked, a route resolved, every exchange measured, no worker for fine-tuning jobs. `direct` is "
-        "without a gateway, nginx is a control for the speed of this machine today, where it is installed. "
-        f"{ROUNDS} rounds, taking turns; each figure is the median over rounds (lowest to highest). `late` is "
-        "from the mock's write of a chunk to its arrival.",
+        "a key checked, a route resolved, every exchange measured, no worker for fine-tuning jobs. "
+        "`direct` is without a gateway, nginx is a control for the speed of this machine today, where it is installed. "
+        f"{ROUNDS} rounds, taking turns; each figure is the median over rounds (lowest to highest). "
+        "`late` is from the mock's write of a chunk to its arrival.",
     )
     results = overhead(folder, tools=tools, rounds=ROUNDS, tell=lambda line: print(f"  {line}", flush=True))
     for cell, system, figure, told in table(results):
