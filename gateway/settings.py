@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from gateway.section import GIB, MIB, Section
-from gateway.training_settings import FilesSettings, JobsSettings
+from gateway.training_settings import EvaluationSettings, FilesSettings, JobsSettings
 
 ENVIRONMENT_PREFIX = "HOTSWAP_"
 DEFAULT_FILE = "hotswap.toml"
@@ -219,6 +219,7 @@ class Settings(Section):
     traffic: TrafficSettings = Field(default_factory=TrafficSettings)
     files: FilesSettings = Field(default_factory=FilesSettings)
     jobs: JobsSettings = Field(default_factory=JobsSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
 
     @property
     def base_path(self) -> Path:

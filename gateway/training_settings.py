@@ -10,6 +10,14 @@ from pydantic import Field, model_validator
 from gateway.section import GIB, MIB, Section
 
 
+class EvaluationSettings(Section):
+    """`hotswap eval`: answers and who judges them."""
+
+    hosts: tuple[str, ...] = Field(
+        (), description="other hosts that may be sent captured rows, whose consent basis must cover it"
+    )
+
+
 class FilesSettings(Section):
     """The Files API: what is uploaded to train on, and what training leaves."""
 

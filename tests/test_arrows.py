@@ -63,6 +63,7 @@ REACHES: Mapping[str, tuple[str, ...]] = {
     "training": (
         "gateway.cli.train",
         "gateway.cli.eval",
+        "gateway.cli.export",
         "gateway.cli.prove",
         "gateway.cli.demo",
         "gateway.cli.demo_loop",

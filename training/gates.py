@@ -5,7 +5,7 @@ Each gate is a function from measurements to a `Finding`; nothing here measures.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,6 +95,19 @@ def parity(found: Parity) -> Finding:
         f"{found.base_gap:.3f}",
         f"<= {GAPS:g} x the base's",
     )
+
+
+def tensors(others: Mapping[str, Sequence[str]], of: int) -> Finding:
+    """Each engine multiplies with the trained weights, bit for bit. `others`: by engine, those that are not;
+    `of` is how many tensors the adapter has.
+    """
+    wrong = [
+        f"{len(names)} of {of} are others at {engine}, first {names[0]}"
+        for engine, names in others.items()
+        if names
+    ]
+    told = "; ".join(wrong) or f"all {of} on {len(others)} engine{'s' * (len(others) != 1)}"
+    return Finding("tensors", bool(others) and of > 0 and not wrong, told, "the trained ones, bit for bit")
 
 
 def effect(found: Parity) -> Finding:

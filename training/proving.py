@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base.manifest import BaseManifest
-from training import gates
+from training import gates, tensors
 from training.ask import ask_all
 from training.evaluation.arms import Arm, evaluate, fitting, gain, questions
 from training.gates import Finding, ReportCard
@@ -59,6 +59,7 @@ async def prove(
     say("comparing what is served with what was trained")
     findings = [gates.base(claimed, manifest.fingerprint)]
     findings += await _served_as_trained(candidate, base, manifest.name, url, key)
+    findings += await _same_tensors(candidate, url, key, say)
     say("asking held-out questions")
     findings += await _better(candidate, url, key, max_tokens)
     findings.append(gates.leakage(_shared(candidate.learned, candidate.held_out), len(candidate.held_out)))
@@ -84,6 +85,24 @@ async def _served_as_trained(
     served = await served_logs(url, key, base_name, candidate.version, asked)
     found = compare(peft_logs(base, candidate.folder, asked), served)
     return [gates.template(ours, theirs), gates.same_base(found), gates.parity(found), gates.effect(found)]
+
+
+async def _same_tensors(
+    candidate: Candidate, url: str, key: str, say: Callable[[str], None]
+) -> list[Finding]:
+    """Nothing where no engine can tell: without our plugin, or where tensors lie in parts on many devices."""
+    told = await tensors.served(url, key, candidate.version)
+    for engine, answer in told.items():
+        if "problem" in answer:
+            say(f"engine {engine} does not tell its tensors: {answer['problem']}")
+    told = {engine: answer for engine, answer in told.items() if "problem" not in answer}
+    ours = {
+        dtype: tensors.trained(candidate.folder, dtype) for dtype in {each["dtype"] for each in told.values()}
+    }
+    others = {
+        engine: tensors.others(ours[answer["dtype"]], answer["tensors"]) for engine, answer in told.items()
+    }
+    return [gates.tensors(others, 2 * max(map(len, ours.values())))] if told else []
 
 
 async def _better(candidate: Candidate, url: str, key: str, max_tokens: int) -> list[Finding]:

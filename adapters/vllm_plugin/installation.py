@@ -20,7 +20,7 @@ log = logging.getLogger("vllm.hotswap")  # under vLLM's logger, for its handler 
 
 GROUPED = "adapters.vllm_plugin.punica.GroupedPunica"
 KERNEL = "HOTSWAP_KERNEL"
-REPORT, REMOVE, PIN = "hotswap_report", "hotswap_remove", "hotswap_pin"
+REPORT, REMOVE, PIN, TENSORS = "hotswap_report", "hotswap_remove", "hotswap_pin", "hotswap_tensors"
 """The methods that workers gain; the endpoint asks for them through `collective_rpc` by these names."""
 
 
@@ -34,6 +34,7 @@ def install() -> None:
     setattr(WorkerBase, REPORT, lambda worker: engine.report(worker))
     setattr(WorkerBase, REMOVE, lambda worker, name: engine.remove(worker, name))
     setattr(WorkerBase, PIN, lambda worker, name, pinned: engine.pin(worker, name, pinned))
+    setattr(WorkerBase, TENSORS, lambda worker, name: engine.tensors(worker, name))
     engine.keep_ledger()
     _linger()
     if engine.device == "cpu":
@@ -121,6 +122,14 @@ class Installation:
     def pin(self, worker: Any, name: str, pinned: bool) -> str:
         manager = _adapters_of(worker)
         return "gone" if manager is None else self.ledger.pin(manager, name, pinned)
+
+    def tensors(self, worker: Any, name: str) -> dict[str, Any]:
+        """Plain data, as `tensors.digests` tells it."""
+        from adapters.vllm_plugin.tensors import NOT_IN_A_SLOT, digests
+
+        manager = _adapters_of(worker)
+        lora_id = None if manager is None else self.ledger.find(manager, name)
+        return {"problem": NOT_IN_A_SLOT} if lora_id is None else digests(manager, lora_id)
 
 
 def _adapters_of(worker: Any) -> Any:

@@ -151,10 +151,9 @@ class Ledger:
         be room for `max_loras` more beside the pinned ones.
         """
         cache = manager._registered_adapters
-        found = [each for each in manager.list_adapters() if self._named(each) == name]
-        if not found:
+        lora_id = self.find(manager, name)
+        if lora_id is None:
             return "gone"
-        lora_id = found[-1]
         if not pinned:
             cache.pinned_items.discard(lora_id)
         elif lora_id not in cache.pinned_items:
@@ -163,9 +162,11 @@ class Ledger:
             cache.pin(lora_id)
         return ""
 
-    def _named(self, lora_id: int) -> str | None:
-        held = self._held.get(lora_id)
-        return None if held is None else held.name
+    def find(self, manager: Any, name: str) -> int | None:
+        """The number of the newest adapter in the CPU cache that was loaded as `name`."""
+        held = self._held
+        found = [each for each in manager.list_adapters() if each in held and held[each].name == name]
+        return int(found[-1]) if found else None
 
 
 def _tensors(adapter: Any) -> Iterator[Any]:

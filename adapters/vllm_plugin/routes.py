@@ -5,6 +5,7 @@
     PUT    /hotswap/v1/adapters/{name}       make it registered and resident
     DELETE /hotswap/v1/adapters/{name}       forget it, and free its slot and its place in the CPU cache
     POST   /hotswap/v1/adapters/{name}/pin   never evict it (and /unpin)
+    GET    /hotswap/v1/adapters/{name}/tensors   digests of the weights in its slot (`tensors`)
 
 `Routes` checks and orders; `Engine` is what acts. Neither needs torch or vLLM.
 """
@@ -26,7 +27,7 @@ from adapters.vllm_plugin.answer import Answer, error
 from adapters.vllm_plugin.shelf import FetchFailed, Shelf, check_source
 
 PREFIX = "/hotswap/v1/"
-FEATURES = ("adapters", "pin", "metrics")
+FEATURES = ("adapters", "pin", "metrics", "tensors")
 """What a report lists as `routes`, so that a gateway tells a newer plugin from an older one."""
 
 
@@ -56,6 +57,9 @@ class Engine(Protocol):
 
     async def pin(self, name: str, pinned: bool) -> None:
         """`name` is registered."""
+
+    async def tensors(self, name: str) -> dict[str, Any]:
+        """What `tensors.digests` tells of it, in a slot. `name` is registered."""
 
     async def residency(self) -> dict[str, Any]:
         """The workers' report (`installation`)."""
@@ -105,6 +109,8 @@ class Routes:
                     return await self.put(name, body)
                 case "DELETE", "adapters", name:
                     return await self.delete(name)
+                case "GET", "adapters", name, "tensors":
+                    return await self.tensors(name)
                 case "POST", "adapters", name, ("pin" | "unpin") as verb:
                     return await self.pin(name, verb == "pin")
         except EngineRefused as refusal:
@@ -208,6 +214,12 @@ class Routes:
                 return _unknown(name)
             await self._engine.pin(name, pinned)
         return Answer(200, {"name": name, "pinned": pinned})
+
+    async def tensors(self, name: str) -> Answer:
+        async with self._turn(name):
+            if not self._engine.registered(name):
+                return _unknown(name)
+            return Answer(200, {"name": name} | await self._engine.tensors(name))
 
     def _turn(self, name: str) -> asyncio.Lock:
         """What is done to one name is done one after the other."""

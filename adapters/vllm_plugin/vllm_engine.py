@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from adapters.vllm_plugin.installation import PIN, REMOVE, REPORT
+from adapters.vllm_plugin.installation import PIN, REMOVE, REPORT, TENSORS
 from adapters.vllm_plugin.routes import EngineRefused
 from adapters.vllm_plugin.snapshot import Snapshot
+from adapters.vllm_plugin.tensors import SHARDED
 
 RPC_TIMEOUT_S = 30.0
 DEAD = "the engine behind this server is dead"
@@ -102,6 +103,21 @@ class VllmEngine:
             )
         if problem and pinned:
             raise EngineRefused(409, f"{name!r} was evicted before it could be pinned; try again", "evicted")
+
+    async def tensors(self, name: str) -> dict[str, Any]:
+        async with self._changing():
+            known = self._models.lora_requests.get(name)
+            if known is not None:
+                await self._add(known)
+            told = await self._client.collective_rpc(TENSORS, timeout=RPC_TIMEOUT_S, args=(name,))
+        problem = next((each["problem"] for each in told if "problem" in each), None)
+        if problem == SHARDED:
+            raise EngineRefused(501, "each worker of this engine has parts of tensors only", SHARDED)
+        if problem is not None:
+            raise EngineRefused(409, f"{name!r} was evicted before it could be looked at; try again", problem)
+        # A pipeline's workers have different layers.
+        tensors = {layer: found for each in told for layer, found in each["tensors"].items()}
+        return {"dtype": next((each["dtype"] for each in told if each["dtype"]), ""), "tensors": tensors}
 
     async def _add(self, known: Any) -> None:
         """Makes a registered adapter resident: vLLM reads its files again if it was evicted."""

@@ -32,6 +32,7 @@ from gateway.api.admin_traffic import Traffic, add_traffic
 from gateway.api.errors import MethodNotAllowed, as_gateway_error, error_body
 from gateway.api.files import add_files
 from gateway.api.fine_tuning import add_fine_tuning
+from gateway.api.numbered import Numbered
 from gateway.datasets import Datasets
 from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavailable
 from gateway.files.files import Files
@@ -201,6 +202,7 @@ def _app(admin: Admin) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(admin_only)],
     )
+    app.add_middleware(Numbered)
     _errors(app)
     add_fleet(app, admin.fleet, admin.wishes, admin.routes)
     _adapters(app, admin)

@@ -51,6 +51,14 @@ def add_fleet(app: FastAPI, fleet: Fleet, wishes: Wishes, routes: Routes) -> Non
         follow()
         return {"engine": engine, "draining": False}
 
+    @app.get("/admin/v1/adapters/{ref:path}/tensors")
+    async def tensors(ref: str) -> dict[str, Any]:
+        """Digests of the weights that engines multiply with for a version; see docs/training.md."""
+        version = routes.resolve(ref).version
+        if version is None:
+            raise Conflict(f"{ref!r} is the base, which has no adapter's weights")
+        return {"version": version.name, "engines": await fleet.tensors(version.name)}
+
     @app.post("/admin/v1/adapters/{ref:path}/pin")
     async def pin(ref: str) -> dict[str, Any]:
         """It stays resident at its homes. `ref` is a route, or names a version."""

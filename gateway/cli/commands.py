@@ -24,6 +24,7 @@ VERBS: Verbs = {
     "traffic": ("gateway.cli.traffic:traffic", "Show, count and export what was asked and answered."),
     "datasets": ("gateway.cli.datasets:datasets", "Build, list and show what adapters are trained on."),
     "eval": ("gateway.cli.eval:eval_", "Ask an adapter and others the same questions, and compare."),
+    "votes": ("gateway.cli.eval:votes", "Count people's blind votes on answers."),
     "train": ("gateway.cli.train:train", "Train an adapter from rows and register it."),
     "recipes": ("gateway.cli.recipes:recipes", "Show the presets of training, and what they resolve to."),
     "files": ("gateway.cli.files:files", "Upload, list and remove files to train on."),

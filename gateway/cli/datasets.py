@@ -30,7 +30,7 @@ def datasets() -> None:
     "sources",
     multiple=True,
     metavar="SOURCE",
-    help="A file, traffic://ROUTE?since=7d, hf://FOLDER.",
+    help="A file, traffic://ROUTE?since=7d, file-ID (uploaded), hf://FOLDER.",
 )
 @click.option("--licence", help="Of the files and hf:// folders; `own` for what is yours.")
 @click.option("--accept-licence", "accept", multiple=True, help="Train on this licence; you have read it.")
@@ -63,11 +63,13 @@ def build(
         from training.dataset.build import Means
         from training.dataset.build import build as run
         from training.dataset.snapshot import ANSWERS
+        from training.dataset.sources.uploaded import is_uploaded
 
         settings = _settings()
         plan = _plan(plan_file, given)
-        captured = any(source.location.startswith("traffic://") for source in plan.sources)
-        gateway = _gateway(needed=captured)
+        locations = [source.location for source in plan.sources]
+        captured = any(location.startswith("traffic://") for location in locations)
+        gateway = _gateway(needed=captured or any(map(is_uploaded, locations)))
         means = Means(
             _shelf(settings),
             gateway=gateway,

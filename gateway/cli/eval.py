@@ -1,4 +1,4 @@
-"""`hotswap eval MODEL --data held-out.jsonl`: is it better than what there was?"""
+"""`hotswap eval` and `hotswap votes`: is it better than what there was, by figures and by people?"""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ FEW_SHOT = "few-shot"
 @click.option("--metric", multiple=True, help="exact, json_valid, json_fields, rouge_l. Default: what fits.")
 @click.option("--key-env", default="OPENAI_API_KEY", show_default=True, help="Holds the key of other hosts.")
 @click.option("--price", "prices", multiple=True, help="MODEL=PROMPT,COMPLETION in $ a million tokens.")
+@click.option(
+    "--judge", "judge_at", help="Also have a model judge answers: a version, or https://host/v1#model."
+)
+@click.option(
+    "--rubric", type=click.Path(path_type=Path), help="What the judge is told to look at; a text file."
+)
+@click.option("--votes", type=click.Path(path_type=Path), help="Write a page for people's blind votes there.")
 @click.option("--limit", type=click.IntRange(1), help="Only so many rows, the first ones.")
 @click.option("--max-tokens", default=256, show_default=True, help="Of an answer.")
 @click.option("--concurrency", default=16, show_default=True, help="Questions at once.")
@@ -45,6 +52,9 @@ def eval_(
     metric: tuple[str, ...],
     key_env: str,
     prices: tuple[str, ...],
+    judge_at: str | None,
+    rubric: Path | None,
+    votes: Path | None,
     limit: int | None,
     max_tokens: int,
     concurrency: int,
@@ -58,6 +68,8 @@ def eval_(
     gateway = find()
     try:
         from training.evaluation.arms import Arm, evaluate, fitting, questions
+        from training.evaluation.judge import GROUNDED, RUBRIC, SCORE, Judge, check_hosts, judged
+        from training.evaluation.votes import write as write_page
         from training.recipe import TrainingError
         from training.rows import read_rows
     except ImportError as error:
@@ -65,21 +77,41 @@ def eval_(
     from gateway.settings import SettingsError, load
 
     try:
-        base = load()[0].base.name
+        settings = load()[0]
+        base = settings.base.name
         asked = questions(read_rows(data))[:limit]
         metrics = metric or fitting(asked)
         arms = [_arm(name, gateway, key_env, _prices(prices)) for name in (model, *(against or (base,)))]
         if few_shot is not None:
             shown = read_rows(few_shot)[:examples]
             arms.append(Arm(FEW_SHOT, f"{gateway.url}/v1", gateway.key, base, tuple(shown)))
-        outcomes = asyncio.run(
-            evaluate(
+        judge = None
+        if judge_at is not None:
+            at = _arm(judge_at, gateway, key_env, {})
+            judge = Judge(at.url, at.key, at.model, rubric.read_text() if rubric is not None else RUBRIC)
+        urls = [arm.url for arm in arms] + ([judge.url] if judge is not None else [])
+        check_hosts(data, urls, settings.evaluation.hosts, gateway.url)
+
+        async def ask() -> list[Outcome]:
+            found = await evaluate(
                 asked, arms, metrics, max_tokens=max_tokens, concurrency=concurrency, progress=_progress()
             )
-        )
-    except (TrainingError, SettingsError) as error:
+            if judge is None:
+                return found
+            say(f"  {judge.model} judges")
+            return [await judged(judge, asked, each, concurrency=concurrency) for each in found]
+
+        outcomes = asyncio.run(ask())
+        if votes is not None:
+            page = write_page(votes, asked, outcomes[0], outcomes[1])
+            say(f"open {page}; then: hotswap votes {votes} votes-*.json")
+    except (TrainingError, SettingsError, OSError) as error:
         fail(str(error))
-    show(_told(outcomes, metrics), as_json, _table)
+    shown_metrics = (*metrics, SCORE, GROUNDED) if judge is not None else metrics
+    told = _told(outcomes, shown_metrics)
+    if judge is not None:
+        told["judge"] = judge.record()
+    show(told, as_json, _table)
 
 
 def _arm(name: str, gateway: Gateway, key_env: str, prices: dict[str, tuple[float, float]]) -> Arm:
@@ -162,3 +194,31 @@ def _table(told: dict[str, Any]) -> Iterator[str]:
 
 def _percent(interval: Mapping[str, float], sign: str) -> str:
     return f"{interval['mean']:{sign}.1%} [{interval['low']:{sign}.1%}, {interval['high']:{sign}.1%}]"
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("sheets", nargs=-1, required=True, type=click.Path(path_type=Path))
+@as_json_option
+def votes(folder: Path, sheets: tuple[Path, ...], as_json: bool) -> None:
+    """Count people's votes: FOLDER is what `hotswap eval --votes` wrote, SHEETS what its page saved."""
+    try:
+        from training.evaluation.votes import KEY, count
+        from training.recipe import TrainingError
+
+        key, found = count(folder / KEY, sheets)
+    except TrainingError as error:
+        fail(str(error))
+    except ImportError as error:
+        fail(f"votes need the trainer's libraries ({error.name} is missing): pip install 'hotswap[training]'")
+    told = {"candidate": key["candidate"], "other": key["other"], **asdict(found)}
+    show(told, as_json, _vote_lines)
+
+
+def _vote_lines(told: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{told['candidate']} wins {told['wins']}, {told['other']} wins {told['losses']}, "
+        f"the same {told['same']}, by {told['voters']} voters"
+    )
+    interval = {"mean": told["share"], "low": told["low"], "high": told["high"]}
+    yield f"won of those decided: {_percent(interval, '')}; by chance alone p = {told['chance']:.3g}"

@@ -208,6 +208,19 @@ class Client:
         """Lets it be evicted again. Raises as `pin` does."""
         await self._pin(name, "unpin")
 
+    async def tensors(self, name: str) -> dict[str, Any]:
+        """Digests of the weights that a registered adapter has in its slot: `dtype`, and by the name of each
+        layer those of A and B (`adapters.vllm_plugin.tensors`). Raises `LoadFailed`, `Lost`.
+        """
+        answer = await self._send("GET", f"{_adapter(name)}/tensors", self._load_timeout_s)
+        if answer.status_code != 200:
+            raise _refusal(answer)
+        try:
+            told: dict[str, Any] = answer.json()
+            return {"dtype": told["dtype"], "tensors": dict(told["tensors"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise Lost(f"it told of tensors in another way: {_message(answer)}") from error
+
     async def adapters(self) -> Listing | None:
         """What is resident, None when the engine has no such endpoint. Raises `Lost`."""
         answer = await self._send("GET", ADAPTERS, self._probe_timeout_s)

@@ -132,6 +132,10 @@ class _Worker:
         self._alive()
         return self._loras.remove(name)
 
+    async def tensors(self, name: str) -> dict[str, Any]:
+        self._alive()
+        raise EngineRefused(501, "a fake engine has no weights", "no_weights")
+
     async def pin(self, name: str, pinned: bool) -> None:
         self._alive()
         if pinned:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from adapters.version import Version
-from gateway.fleet.client import Address
+from gateway.fleet.client import Address, LoadFailed, Lost
 from gateway.fleet.discovery import Discovery, Removed, Resolve, Source, name_of, resolve
 from gateway.fleet.engine import Context, Engine
 from gateway.fleet.events import Event, Events, Kind
@@ -198,6 +198,19 @@ class Fleet:
         await asyncio.gather(*(engine.refresh_report(REPORT_S) for engine in engines))
         now = self._clock()
         return [look(engine, now, self._holdings.pinned) for engine in engines]
+
+    async def tensors(self, version: str) -> dict[str, dict[str, Any]]:
+        """By the name of each engine that holds it: digests of the weights that are served there, or the
+        `problem` for which it cannot tell."""
+        told: dict[str, dict[str, Any]] = {}
+        for engine in list(self._engines.values()):
+            if engine.boot is None or version not in engine.boot.residency.entries:
+                continue
+            try:
+                told[engine.name] = await engine.boot.residency.tensors(version)
+            except (LoadFailed, Lost) as error:
+                told[engine.name] = {"problem": str(error)}
+        return told
 
     def follow(
         self, *, pinned: frozenset[str], drained: frozenset[str], superseded: Collection[str] = ()

@@ -228,6 +228,10 @@ class Residency:
         if self.shelf.by_plugin and self.loaded(name) is not None:
             await (self._client.pin(name) if pinned else self._client.unpin(name))
 
+    async def tensors(self, name: str) -> dict[str, Any]:
+        """As `Client.tensors`."""
+        return await self._client.tensors(name)
+
     def close(self, reason: str) -> None:
         """The boot is over: whoever waits for a load gets `Lost(reason)`, and nothing counts as loaded."""
         self._over = reason

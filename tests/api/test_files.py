@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from gateway.db import Database
+from gateway.requestid import ID
 from tests.api.control import Control, running
 
 ROW = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n'
@@ -38,6 +39,15 @@ async def test_a_file_is_uploaded_read_listed_and_deleted_by_the_sdk(control: Co
     assert [] == [file.id async for file in files.list()]
     with pytest.raises(openai.NotFoundError, match="No such File object"):
         await files.retrieve(made.id)
+
+
+async def test_answers_and_errors_have_an_id_that_the_sdk_shows(control: Control) -> None:
+    made = await control.sdk.files.create(file=("rows.jsonl", ROW), purpose="fine-tune")
+    read = await control.sdk.files.retrieve(made.id)
+    with pytest.raises(openai.NotFoundError) as missing:
+        await control.sdk.files.retrieve("file-none")
+    ids = {made._request_id, read._request_id, missing.value.request_id}
+    assert 3 == len(ids) and all(ID.fullmatch(each or "") for each in ids)
 
 
 async def test_a_list_comes_in_pages_newest_first_unless_it_is_asked_otherwise(control: Control) -> None:

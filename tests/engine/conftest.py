@@ -13,6 +13,7 @@ import pytest
 
 from adapters.base.manifest import BaseManifest
 from tests.engine.talk import Talk
+from tests.engine.trained import Trained
 from tests.peft_folder import random_adapter
 
 LOUD = 0.15
@@ -36,6 +37,11 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Talk]:
 @pytest.fixture(scope="session")
 def base(base_folder: Path) -> BaseManifest:
     return BaseManifest.read(base_folder)
+
+
+@pytest.fixture(scope="session")
+def trained(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(base_folder, tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="session")

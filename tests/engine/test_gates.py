@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +17,36 @@ from safetensors.torch import load_file, save_file
 
 from adapters.base.manifest import BaseManifest
 from tests.engine.talk import Talk
+from tests.engine.trained import Trained
 from tests.peft_folder import random_adapter
-from training import gates
+from training import gates, tensors
 from training.gates import Finding
-from training.parity import Logs, compare, peft_logs, probes, served_logs, served_prompt_ids
-from training.rows import Row, read_rows, write_rows
-from training.run import train
-from training.tasks import house
+from training.parity import Logs, compare, peft_logs, served_logs, served_prompt_ids
 
 pytestmark = pytest.mark.engine
 
 Tensors = dict[str, torch.Tensor]
-TASK = house(rows=160)
 
 
-class Trained:
-    """A trained adapter, its folder, the rows that it is judged by, and what PEFT says of them."""
+@dataclass(frozen=True)
+class Served:
+    """What the engine says with an adapter, and what it has of it in the slot."""
 
-    def __init__(self, base: Path, folder: Path) -> None:
-        from transformers import AutoTokenizer
-
-        write_rows(folder / "rows.jsonl", TASK.rows)
-        self.base = base
-        self.folder = train(base, folder / "rows.jsonl", TASK.recipe, folder / "out", lambda _: None).folder
-        self.rows: tuple[Row, ...] = read_rows(folder / "rows.jsonl")[:16]
-        self.tokenizer = AutoTokenizer.from_pretrained(str(base), local_files_only=True)
-        self.asked = probes(self.tokenizer, self.rows)
-        self.logs = peft_logs(base, self.folder, self.asked)
+    logs: Logs
+    tensors: dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def trained(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return Trained(base_folder, tmp_path_factory.mktemp("trained"))
-
-
-def served(engine: Talk, folder: Path, asked: list[list[int]]) -> Logs:
-    """What the engine says with the adapter in the folder."""
+def served(engine: Talk, folder: Path, asked: list[list[int]]) -> Served:
+    """Of the adapter in the folder."""
     name = f"gate-{folder.name}"
     engine.load(name, folder)
     try:
         url = f"{engine.client.base_url}".rstrip("/") + "/v1"
         key = engine.client.headers["authorization"].removeprefix("Bearer ")
-        return asyncio.run(served_logs(url, key, engine.base, name, asked))
+        logs = asyncio.run(served_logs(url, key, engine.base, name, asked))
+        told = engine.client.get(f"/hotswap/v1/adapters/{name}/tensors")
+        assert told.status_code == 200, told.text
+        return Served(logs, told.json())
     finally:
         engine.unload(name)
 
@@ -70,10 +59,18 @@ def changed(trained: Trained, folder: Path, change: Callable[[Tensors], Tensors]
     return folder
 
 
-def findings(trained: Trained, told: Logs) -> dict[str, Finding]:
-    found = compare(trained.logs, told)
-    print(found)
-    return {each.gate: each for each in (gates.same_base(found), gates.parity(found), gates.effect(found))}
+def findings(trained: Trained, told: Served) -> dict[str, Finding]:
+    found = compare(trained.logs, told.logs)
+    ours = tensors.trained(trained.folder, told.tensors["dtype"])
+    wrong = {"engine": tensors.others(ours, told.tensors["tensors"])}
+    every = (
+        gates.same_base(found),
+        gates.parity(found),
+        gates.effect(found),
+        gates.tensors(wrong, len(ours)),
+    )
+    print(every)
+    return {each.gate: each for each in every}
 
 
 def failed(found: dict[str, Finding]) -> set[str]:
@@ -106,12 +103,26 @@ def truncated_rank(tensors: Tensors) -> Tensors:
     return {name: half(name, each) for name, each in tensors.items()}
 
 
+def one_corrupted(tensors: Tensors) -> Tensors:
+    name = next(name for name in tensors if "layers.17" in name and "up_proj.lora_A" in name)
+    return tensors | {name: tensors[name].flip(0)}
+
+
+def one_value(tensors: Tensors) -> Tensors:
+    name = next(name for name in tensors if "layers.17" in name and "up_proj.lora_B" in name)
+    other = tensors[name].clone()
+    other[3, 5] += 0.5
+    return tensors | {name: other}
+
+
 @pytest.mark.parametrize(
     ("change", "caught_by"),
     [
-        (ignored, {"parity", "effect"}),
-        (permuted_layers, {"parity"}),
-        (truncated_rank, {"parity", "effect"}),
+        (ignored, {"parity", "effect", "tensors"}),
+        (permuted_layers, {"parity", "tensors"}),
+        (truncated_rank, {"parity", "effect", "tensors"}),
+        (one_corrupted, {"tensors"}),
+        (one_value, {"tensors"}),
     ],
 )
 def test_what_is_not_the_trained_one_is_caught(
@@ -127,7 +138,8 @@ def test_what_is_not_the_trained_one_is_caught(
 
 def test_another_version_under_its_name_is_caught(trained: Trained, engine: Talk, tmp_path: Path) -> None:
     other = random_adapter(tmp_path / "other", BaseManifest.read(trained.base), seed=3, scale=0.02)
-    assert {"parity", "effect"} <= failed(findings(trained, served(engine, other, trained.asked)))
+    caught_by = {"parity", "effect", "tensors"}
+    assert caught_by <= failed(findings(trained, served(engine, other, trained.asked)))
 
 
 def test_another_base_is_caught_without_the_adapter(trained: Trained, engine: Talk, tmp_path: Path) -> None:
@@ -141,7 +153,7 @@ def test_another_base_is_caught_without_the_adapter(trained: Trained, engine: Ta
     save_file(weights, file, {"format": "pt"})
     told = served(engine, trained.folder, trained.asked)
     elsewhere = peft_logs(base, trained.folder, trained.asked)
-    assert not gates.same_base(compare(elsewhere, told)).passed
+    assert not gates.same_base(compare(elsewhere, told.logs)).passed
 
 
 def test_another_template_is_caught_by_its_tokens(trained: Trained, engine: Talk) -> None:

@@ -41,6 +41,7 @@ PROOFS = (
     "traffic_outages",
     "memory_estimate",
     "training_speed",
+    "killed_jobs",
     "banking77_all",
 )
 

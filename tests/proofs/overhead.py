@@ -19,9 +19,9 @@ def prove(folder: Path, base: Path, tools: Path) -> Result:
         "overhead",
         "A mock engine and a load generator in C on one core, a gateway worker on the other: real Postgres, "
         "a key checked, a route resolved, every exchange measured, no worker for fine-tuning jobs. "
-        "`direct` is without a gateway, nginx is a control for the speed of this machine today, where it is installed. "
-        f"{ROUNDS} rounds, taking turns; each figure is the median over rounds (lowest to highest). "
-        "`late` is from the mock's write of a chunk to its arrival.",
+        "`direct` is without a gateway, nginx is a control for the speed of this machine today, where it is "
+        f"installed. {ROUNDS} rounds, taking turns; each figure is the median over rounds (lowest to "
+        "highest). `late` is from the mock's write of a chunk to its arrival.",
     )
     results = overhead(folder, tools=tools, rounds=ROUNDS, tell=lambda line: print(f"  {line}", flush=True))
     for cell, system, figure, told in table(results):

@@ -22,7 +22,7 @@ from training.dataset.near import Neighbours
 from training.dataset.plan import DatasetError, Endpoint, Plan, Source
 from training.dataset.preferences import Preferred, pairs, thumbs
 from training.dataset.snapshot import Shelf, Snapshot, row_digest
-from training.dataset.sources import documents, files, hub, traffic
+from training.dataset.sources import documents, files, hub, traffic, uploaded
 from training.dataset.sources.records import Records
 from training.dataset.split import split
 from training.dataset.synthetic import judged, reversed_from, written
@@ -59,7 +59,9 @@ def build(name: str, plan: Plan, means: Means) -> Built:
     """
     kept.check_name(name)
     if not plan.sources and plan.synthetic.outputs is None:
-        raise DatasetError("a dataset needs a source: --from FILE, traffic://ROUTE?since=7d, or hf://FOLDER")
+        raise DatasetError(
+            "a dataset needs a source: --from FILE, traffic://ROUTE?since=7d, file-ID or hf://FOLDER"
+        )
     judgements = _gate(plan, means)
     ledger = Ledger()
     read: list[int] = []
@@ -128,7 +130,12 @@ def _read(source: Source, number: int, plan: Plan, means: Means, ledger: Ledger)
         )
         return
     records = Records(source, number, _licence(source))
-    if location.startswith(hub.SCHEME):
+    if uploaded.is_uploaded(location):
+        if means.gateway is None:
+            raise DatasetError(f"{location} needs a running gateway: hotswap up")
+        with uploaded.fetched(location, means.gateway) as file:
+            yield from files.read_file(file, records, ledger)
+    elif location.startswith(hub.SCHEME):
         yield from hub.read_hub(location, records, ledger)
     elif Path(location).suffix.lower() in documents.SUFFIXES:
         writer = _endpoint(plan.writer, "a document needs a writer, which makes questions of it", means)

@@ -14,6 +14,7 @@ from training.dataset.licences import Judgement
 from training.dataset.plan import Plan
 from training.dataset.snapshot import sha256_of
 from training.dataset.sources import hub, traffic
+from training.dataset.sources.uploaded import is_uploaded
 from training.dataset.split import Halves
 
 ENOUGH = 200
@@ -38,7 +39,7 @@ def lineage(
         }
         if captured:
             told["filters"] = traffic.wanted(source.location).record()
-        elif not source.location.startswith(hub.SCHEME):
+        elif not source.location.startswith(hub.SCHEME) and not is_uploaded(source.location):
             told["sha256"] = sha256_of(Path(source.location))
         sources.append(told)
     if plan.synthetic.outputs is not None:

@@ -41,7 +41,8 @@ class Source(Part):
     """Rows of one origin.
 
     `from` is `traffic://ROUTE?since=7d&feedback=up`, a file (.jsonl, .csv, .parquet; .txt and .md are
-    documents), or `hf://FOLDER?split=train`. `columns` says which column holds what, where the names differ.
+    documents), `file-ID` of the Files API, or `hf://FOLDER?split=train`. `columns` says which column holds
+    what, where the names differ.
     """
 
     location: str = Field(alias="from", min_length=1)

@@ -1,0 +1,90 @@
+"""`hotswap adapters export` and `verify`: a version as a folder that runs elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from gateway.cli.client import Gateway, fail, find, say
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["merged", "gguf", "adapter"]),
+    default="merged",
+    show_default=True,
+    help="Merged into the base as safetensors, or as GGUF with a Modelfile; or the PEFT folder.",
+)
+@click.option("--data", type=click.Path(path_type=Path), help="Rows by which it is compared with the served.")
+@click.option("--no-check", is_flag=True, help="Do not compare it with what is served.")
+@click.option("--sign", "key", type=click.Path(path_type=Path), help="A private key (PEM, EC) to sign with.")
+def export(ref: str, out: Path, form: str, data: Path | None, no_check: bool, key: Path | None) -> None:
+    """Write a version to a folder that runs without Hotswap, with a model card of where it comes from.
+
+    REF names a version (support@v3). What was merged must give the same log-probabilities as what is served,
+    on the rows of --data, or nothing is written.
+    """
+    if form != "adapter" and data is None and not no_check:
+        fail("give --data ROWS.jsonl, to compare it with what is served, or --no-check", code=2)
+    from adapters.base.manifest import BaseError
+    from adapters.store import Store
+    from gateway.settings import SettingsError, load
+
+    gateway = find()
+    version = gateway.request("GET", f"/admin/v1/adapters/{quote(ref, safe='')}")
+    if "versions" in version:
+        fail(f"{ref} names no version; say which: {ref}@v3, or its digest", code=2)
+    try:
+        from training.export import export as run
+        from training.export.check import Endpoint, compare
+        from training.export.export import Exported
+        from training.recipe import TrainingError
+
+        settings = load()[0]
+        folder = Store(settings.store_path).path(version["digest"])
+        if not folder.is_dir():
+            fail(f"the files of {version['name']} are not on this machine ({folder}); export it there")
+
+        def check(written: Path) -> None:
+            if data is not None and not no_check and form != "adapter":
+                say("comparing it with what is served")
+                served = Endpoint(f"{gateway.url}/v1", gateway.key, settings.base.name, version["name"])
+                say(compare(settings.base_path, written, data, served).measured)
+
+        card = _card(gateway, ref) if version["proved"] is not None else None
+        run(Exported(version, card, settings.base_path, folder), out, form, key, say, check)
+    except (TrainingError, BaseError, SettingsError) as error:
+        fail(str(error))
+    except ImportError as error:
+        extra = "signing" if error.name == "model_signing" else "training"
+        fail(f"{error.name} is missing: pip install 'hotswap[{extra}]'")
+    say(f"{version['name']} is in {out}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="The public key, PEM.")
+def verify(folder: Path, key: Path) -> None:
+    """Is every file of an exported FOLDER as it was signed? Exit code 1 when not."""
+    try:
+        from training.export.signature import verify as run
+        from training.recipe import TrainingError
+
+        run(folder, key)
+    except TrainingError as error:
+        fail(str(error))
+    except ImportError as error:
+        fail(f"{error.name} is missing: pip install 'hotswap[signing]'")
+    say(f"{folder} is as it was signed")
+
+
+def _card(gateway: Gateway, ref: str) -> dict[str, Any]:
+    card: dict[str, Any] = gateway.request("GET", f"/admin/v1/adapters/{quote(ref, safe='')}/card")
+    return card
