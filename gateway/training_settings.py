@@ -40,6 +40,12 @@ class JobsSettings(Section):
     folder: Path | None = Field(
         None, description="checkpoints and logs; default <state_dir>/jobs. Workers that share it resume jobs"
     )
+    checkpoint_store: str | None = Field(
+        None,
+        pattern="^(s3|gs|az|file)://",
+        description="checkpoints go here too, e.g. s3://bucket/runs: another machine goes on from them",
+    )
+    tensorboard: Path | None = Field(None, description="a folder that losses are written to, for TensorBoard")
     launch: Literal["local", "ray"] = Field("local", description="where the trainer runs; ray: later")
     methods: tuple[Literal["supervised", "dpo", "reinforcement"], ...] = Field(
         ("supervised", "dpo"), description="methods of fine-tuning that the trainer knows; others are refused"

@@ -89,6 +89,8 @@ def train(spec: Spec, stop: Stop) -> None:
             stop,
             validation=spec.validation,
             checkpoints=spec.checkpoints,
+            store=spec.checkpoint_store,
+            tensorboard=spec.tensorboard,
             continue_from=spec.continue_from,
             validated=lambda seen: tell("validated", step=seen.step, loss=seen.loss, accuracy=seen.accuracy),
             saved=lambda checkpoint: tell("checkpoint", step=checkpoint.step),

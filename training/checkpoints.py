@@ -7,7 +7,12 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from typing import TYPE_CHECKING
+
 from adapters.disk import sync
+
+if TYPE_CHECKING:
+    from training.mirror import Mirror
 
 MARK = "whole.json"
 PREFIX = "checkpoint-"
@@ -25,17 +30,21 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of the run that is known as `run`, in a folder of its own below `folder`.
+    """The checkpoints of the run that is known as `run`, in a folder of its own below `folder`, and in an
+    object store where there is a `mirror`.
 
     transformers writes them file by file. One that was cut short by a kill lacks its mark, which is written
     after everything else has reached the disk, and is removed when the run is taken up again.
     """
 
-    def __init__(self, folder: Path, run: str) -> None:
+    def __init__(self, folder: Path, run: str, mirror: Mirror | None = None) -> None:
         self.folder = folder / run
+        self._mirror = mirror
 
     def latest(self) -> Checkpoint | None:
-        """The last whole one. What is not whole is removed."""
+        """The last whole one, here or in the store. What is not whole is removed."""
+        if self._mirror is not None:
+            self._mirror.fetch(self.folder)
         found = []
         for folder in self.folder.glob(f"{PREFIX}*"):
             try:
@@ -57,4 +66,12 @@ class Checkpoints:
         sync(part)
         part.rename(done.folder / MARK)
         sync(done.folder)
+        if self._mirror is not None:
+            self._mirror.push(done.folder)
         return done
+
+    def forget(self) -> None:
+        """The run is over."""
+        shutil.rmtree(self.folder)
+        if self._mirror is not None:
+            self._mirror.forget()

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base.manifest import BaseManifest
+from training.board import board
 from training.checkpoints import Checkpoint, Checkpoints
 from training.methods.methods import METHODS
 from training.methods.setup import Data, Setup
+from training.mirror import Mirror
 from training.quantized import load
 from training.recipe import Recipe, Stopped, TrainingError
 from training.rows import digest
@@ -59,6 +61,8 @@ def train(
     *,
     validation: Path | None = None,
     checkpoints: Path | None = None,
+    store: str | None = None,
+    tensorboard: Path | None = None,
     validated: Callable[[Validation], None] = lambda _: None,
     saved: Callable[[Checkpoint], None] = lambda _: None,
     lineage: Mapping[str, Any] | None = None,
@@ -72,10 +76,13 @@ def train(
 
     With a folder for `checkpoints`, the run is saved there every `recipe.checkpoint_steps` and when it is
     stopped; called again with the same arguments it goes on from the last one, and ends with the weights it
-    would have had. They are removed when the adapter is there. With a file of `validation` rows, in the same
-    format, or a share of the rows held out by the recipe, their loss is taken as often, and the adapter is
-    the one with the lowest. `lineage` goes into the adapter's, e.g. its dataset. `continue_from` is the
-    folder of an adapter of the same rank, whose weights are the first ones.
+    would have had. They are removed when the adapter is there. `store` is the URL of an object store for them
+    (`training.mirror`), so that another machine can go on. Losses go to the folder `tensorboard`, too.
+
+    With a file of `validation` rows, in the same format, or a share of the rows held out by the recipe, their
+    loss is taken as often, and the adapter is the one with the lowest. `lineage` goes into the adapter's,
+    e.g. its dataset. `continue_from` is the folder of an adapter of the same rank, whose weights are the
+    first ones.
     Raises `BaseMissing`, `training.rows.BadRows`, or `TrainingError` with what to do.
     """
     stop = stop or Stop()
@@ -94,8 +101,9 @@ def train(
     data = method.prepare(tokenizer, learned, stops, recipe)
     held_data = method.prepare(tokenizer, held_out, stops, recipe) if held_out else None
     kept = None
+    run = run_id(manifest, recipe, rows, validation, continue_from)
     if checkpoints is not None:
-        kept = Checkpoints(checkpoints, run_id(manifest, recipe, rows, validation, continue_from))
+        kept = Checkpoints(checkpoints, run, Mirror(store, run) if store is not None else None)
     earlier = kept.latest() if kept is not None else None
     stop.check()
     model = load(base, manifest)
@@ -108,9 +116,10 @@ def train(
         watch = callback(Hearers(progress, validated, saved), stop, clock, kept)
         saves = kept.folder if kept is not None else part / "trainer"
         arguments = _arguments(recipe, len(data), saves, kept is not None, held_data is not None)
-        setup = Setup(
-            model, tokenizer, stops, manifest, recipe, arguments, [watch, *_stoppers(recipe, held_data)]
-        )
+        told = [watch, *_stoppers(recipe, held_data)]
+        if tensorboard is not None:
+            told.append(board(tensorboard, run, earlier.step if earlier else None))
+        setup = Setup(model, tokenizer, stops, manifest, recipe, arguments, told)
         with warnings.catch_warnings():
             # peft's advice for eva, which trl gives no way to follow.
             warnings.filterwarnings("ignore", "lora with eva initialization used with low_cpu_mem_usage")
@@ -143,7 +152,7 @@ def train(
         )
         part.rename(out)
         if kept is not None:
-            shutil.rmtree(kept.folder)
+            kept.forget()
     finally:
         shutil.rmtree(part, ignore_errors=True)
         del model

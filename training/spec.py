@@ -19,7 +19,7 @@ GENTLER = 20
 class Spec:
     """`check`: look at the rows and stop. `checkpoints` is a folder: what is saved there is gone on from.
 
-    `hyperparameters` are OpenAI's, each "auto" or a value; `continue_from` is the folder of an adapter whose
+    `checkpoint_store` is an object store for them (`training.mirror`). `hyperparameters` are OpenAI's, each "auto" or a value; `continue_from` is the folder of an adapter whose
     weights are the first ones.
     """
 
@@ -34,6 +34,8 @@ class Spec:
     seed: int = 0
     check: bool = False
     job: str = ""
+    checkpoint_store: str | None = None
+    tensorboard: Path | None = None
     max_rank: int = 16
     grader: dict[str, Any] | None = None
 
@@ -49,7 +51,7 @@ class Spec:
             raise TrainingError(
                 f"{file} has {', '.join(strange)}, which no spec has; is the worker a newer one?"
             )
-        for name in ("base", "rows", "out", "checkpoints", "validation", "continue_from"):
+        for name in ("base", "rows", "out", "checkpoints", "validation", "continue_from", "tensorboard"):
             if found.get(name) is not None:
                 found[name] = Path(found[name])
         return cls(**found)

@@ -133,6 +133,8 @@ def train(
                 stop,
                 validation=validation or held_out,
                 checkpoints=settings.state_dir / "checkpoints",
+                store=settings.jobs.checkpoint_store,
+                tensorboard=settings.jobs.tensorboard,
                 lineage=lineage,
             )
         say(f"trained in {trained.seconds:.0f} s, loss {trained.final_loss:.3f}; kept in {folder}")

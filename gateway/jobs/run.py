@@ -291,6 +291,8 @@ class Run:
             "max_rank": settings.engine.max_lora_rank,
             "out": str(self.folder / "adapter"),
             "checkpoints": str(self.folder / "checkpoints"),
+            "checkpoint_store": settings.jobs.checkpoint_store,
+            "tensorboard": None if settings.jobs.tensorboard is None else str(settings.jobs.tensorboard),
         }
 
     def _version_folder(self, version: str) -> str:

@@ -192,18 +192,26 @@ class Journal:
         """Writes what waited when it was called; what comes meanwhile waits for the next time."""
         left = len(self._waiting)
         while left:
-            batch: list[bytes] = []
-            size = 0
-            while left and len(batch) < BUFFERS and self._at + size < self._segment_bytes:
-                batch.append(self._waiting.popleft())
-                size += len(batch[-1])
-                left -= 1
+            batch, size = self._batch(min(left, BUFFERS))
+            left -= len(batch)
             if batch:
                 self._write_batch(batch, size)
                 self._taken_bytes += size
             if self._at >= self._segment_bytes:
                 self._end()
                 self._begin_or_be_full()
+
+    def _batch(self, most: int) -> tuple[list[bytes], int]:
+        """The next records, up to `most` and to the end of the segment, and their bytes."""
+        take = self._waiting.popleft
+        if self._at + self.waiting_bytes < self._segment_bytes:
+            batch = [take() for _ in range(most)]
+            return batch, sum(map(len, batch))
+        batch, size = [], 0
+        while len(batch) < most and self._at + size < self._segment_bytes:
+            batch.append(take())
+            size += len(batch[-1])
+        return batch, size
 
     def _write_batch(self, batch: list[bytes], size: int) -> None:
         if self._full or self._fd is None:

@@ -52,16 +52,8 @@ class Exchange(Protocol):
     memory: Memory | None
 
 
-class Memory:
-    """How one exchange is remembered."""
-
-    __slots__ = ("key", "policy", "route", "tenant")
-
-    def __init__(self, policy: Policy, route: str, key: Key) -> None:
-        self.policy = policy
-        self.route = route
-        self.key = key.id
-        self.tenant = key.tenant
+Memory = tuple[Policy, str, Key]
+"""How one exchange is remembered: its policy, its route, whose it is. Bare, because it is made for each."""
 
 
 class Recorder:
@@ -88,7 +80,7 @@ class Recorder:
         stored = request.get("store")
         if stored is not None and bytes(stored) == b"false":
             return
-        exchange.memory = Memory(policy, route, key)
+        exchange.memory = (policy, route, key)
         exchange.request = exchange.body
         if exchange.path != EMBEDDINGS or policy.capture == "metadata":
             exchange.kept = []
@@ -102,36 +94,37 @@ class Recorder:
         began, ended, first = exchange.began, exchange.ended or exchange.began, exchange.first
         kept, exchange.kept = exchange.kept, None
         request, exchange.request = exchange.request, b""
-        policy, engine = memory.policy, exchange.engine
+        policy, route, key = memory
+        engine = exchange.engine
         full = policy.capture == "full"
-        record = Exchanged(
-            id=exchange.id,
-            at=time.time() - (time.monotonic() - began),
-            path=exchange.path,
-            route=memory.route,
-            version=exchange.version or "",
-            engine="" if engine is None else f"{engine[0]}:{engine[1]}",
-            base=self._base,
-            tenant=memory.tenant,
-            key=memory.key,
-            unit="" if exchange.unit is None else exchange.unit.decode("utf-8", "replace"),
-            status=exchange.status,
-            outcome=str(exchange.outcome),
-            error=exchange.error or "",
-            ready_s=exchange.ready - began,
-            first_s=None if first is None else first - began,
-            ended_s=ended - began,
-            loaded_s=exchange.loaded_s,
-            streaming=exchange.streaming,
-            level=FULL if full else METADATA,
-            cleaned=False,
-            redacted=policy.redact == "strict",
-            consent=policy.consent,
-            sample=policy.sample,
-            keep_days=policy.retention_days,
-            request=bytes(request),
-            answer=b"".join(kept) if kept else b"",
-            sent_bytes=exchange.sent_bytes,
+        record = Exchanged(  # in the order of its fields: by their names it takes five times as long
+            exchange.id,
+            time.time() - (time.monotonic() - began),
+            exchange.path,
+            route,
+            exchange.version or "",
+            "" if engine is None else f"{engine[0]}:{engine[1]}",
+            self._base,
+            key.tenant,
+            key.id,
+            "" if exchange.unit is None else exchange.unit.decode("utf-8", "replace"),
+            exchange.status,
+            str(exchange.outcome),
+            exchange.error or "",
+            exchange.ready - began,
+            None if first is None else first - began,
+            ended - began,
+            exchange.loaded_s,
+            exchange.streaming,
+            FULL if full else METADATA,
+            False,
+            policy.redact == "strict",
+            policy.consent,
+            policy.sample,
+            policy.retention_days,
+            bytes(request),
+            b"".join(kept) if kept else b"",
+            exchange.sent_bytes,
         )
         if record.redacted or not full:
             self._clean(record)

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from loadtests.overhead.bench import CLoad, Results, take_turns, told
 from loadtests.overhead.cells import Cell
 from loadtests.overhead.processes import Cores, free_port
@@ -33,8 +35,8 @@ def prove(folder: Path, base: Path, tools: Path) -> Result:
         "capture",
         "The overhead proof's mock and load (600-byte answers) on one core; on the other, by turns, three "
         "gateways: one that remembers nothing, one that remembers everything, and one with strict redaction; "
-        f"each with its shipper, Postgres and lake on the same core. {ROUNDS} rounds; medians (lowest to "
-        "highest).",
+        f"each with its Postgres on the same core. Shippers, nice and in processes of their own, may take "
+        f"either core, as they may where nothing is pinned. {ROUNDS} rounds; medians (lowest to highest).",
     )
     cores = Cores.choose()
     load = CLoad(Yardstick(tools, folder, cores))
@@ -48,6 +50,7 @@ def prove(folder: Path, base: Path, tools: Path) -> Result:
             entered = hotswap(engine, MODEL, place, cores, name=name, settings=settings)
             # The gateway's own CPU: shipping is done beside it, whenever there is time.
             systems.append(replace(stack.enter_context(entered), tree=False))
+            _unpin_shipper(systems[-1], cores.load | cores.gateway)
 
         def turns(systems: Sequence[System], *cells: Cell) -> Results:
             return take_turns(
@@ -60,6 +63,14 @@ def prove(folder: Path, base: Path, tools: Path) -> Result:
         beside = turns(systems[:2], busy)
     _judge(result, full, beside, rate)
     return result
+
+
+def _unpin_shipper(system: System, cores: frozenset[int]) -> None:
+    assert system.pid is not None
+    for child in psutil.Process(system.pid).children(recursive=True):
+        if "gateway.traffic.ship" in child.cmdline():
+            for task in Path(f"/proc/{child.pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), cores)
 
 
 def _tell(line: str) -> None:

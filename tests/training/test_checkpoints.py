@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,85 @@ def test_a_run_that_is_killed_at_any_step_wastes_at_most_one_interval(
     again = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
     first = int(again.stdout.split()[0])
     assert (True, uninterrupted) == (11 - RECIPE.checkpoint_steps < first <= 13, weights(tmp_path / "out"))  # type: ignore[operator]
+
+
+def test_another_machine_goes_on_from_the_store(
+    small_base: Path, rows: Callable[..., Path], tmp_path: Path, uninterrupted: str
+) -> None:
+    store, stop = tmp_path / "store", Stop()
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 8:
+            stop.set()
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    with pytest.raises(Stopped):
+        train(
+            small_base,
+            rows(),
+            RECIPE,
+            tmp_path / "out",
+            interrupt,
+            stop,
+            checkpoints=here,
+            store=f"file://{store}",
+        )
+    assert {"checkpoint-6", "checkpoint-8"} == {each.name for each in store.glob("*/*")}
+    shutil.rmtree(here)
+    steps: list[int] = []
+    train(
+        small_base,
+        rows(),
+        RECIPE,
+        tmp_path / "out",
+        lambda progress: steps.append(progress.step),
+        checkpoints=there,
+        store=f"file://{store}",
+    )
+    assert (9, uninterrupted) == (steps[0], weights(tmp_path / "out"))
+    assert not [each for each in store.rglob("*") if each.is_file()]
+
+
+def test_the_best_checkpoint_of_another_machine_is_found(
+    small_base: Path, rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Early steps are the best here: what they learned is unlearned by too high a learning rate later."""
+    store = f"file://{tmp_path / 'store'}"
+    recipe = replace(RECIPE, epochs=1, learning_rate=0.5)
+    whole = train(
+        small_base, rows(), recipe, tmp_path / "whole", quiet, validation=rows(), checkpoints=tmp_path / "a"
+    )
+    stop = Stop()
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 7:
+            stop.set()
+
+    with pytest.raises(Stopped):
+        train(
+            small_base,
+            rows(),
+            recipe,
+            tmp_path / "out",
+            interrupt,
+            stop,
+            validation=rows(),
+            checkpoints=tmp_path / "b",
+            store=store,
+        )
+    shutil.rmtree(tmp_path / "b")
+    done = train(
+        small_base,
+        rows(),
+        recipe,
+        tmp_path / "out",
+        quiet,
+        validation=rows(),
+        checkpoints=tmp_path / "c",
+        store=store,
+    )
+    assert whole.validation_loss == done.validation_loss
+    assert weights(tmp_path / "whole") == weights(tmp_path / "out")
 
 
 def test_nothing_is_kept_of_a_run_that_is_done(

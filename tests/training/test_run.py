@@ -191,3 +191,25 @@ def test_bitsandbytes_cannot_repack_the_base_while_it_is_trained(
 def test_an_impossible_recipe_is_refused_by_the_value(values: dict[str, Any], reason: str) -> None:
     with pytest.raises(TrainingError, match=reason):
         Recipe(**values)
+
+
+def test_losses_are_there_for_tensorboard(
+    small_base: Path, rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    losses: list[float] = []
+    recipe = Recipe(rank=4, alpha=8, max_steps=3, batch_size=4)
+    train(
+        small_base,
+        rows(),
+        recipe,
+        tmp_path / "out",
+        lambda step: losses.append(step.loss),
+        tensorboard=tmp_path / "board",
+    )
+    (run,) = (tmp_path / "board").iterdir()
+    told = EventAccumulator(str(run)).Reload().Scalars("train/loss")
+    assert [(step, pytest.approx(loss)) for step, loss in enumerate(losses, 1)] == [
+        (each.step, each.value) for each in told
+    ]

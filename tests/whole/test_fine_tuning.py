@@ -6,7 +6,9 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -57,9 +59,28 @@ def test_a_model_is_fine_tuned_and_answers(house: House) -> None:
         assert 1 + 4 == len(steps)
 
 
+def test_a_model_learns_from_the_corrections_of_its_own_traffic(house: House) -> None:
+    with openai.OpenAI(base_url=house.url + "/v1", api_key=house.key) as sdk:
+        for number in range(12):
+            asked: Any = [{"role": "user", "content": f"which colour has number {number}?"}]
+            answer = sdk.chat.completions.create(model="small", messages=asked, max_tokens=4)
+            if number < 8:
+                said = {"id": answer.id, "correction": f"green, as number {number + 1}"}
+                httpx.post(f"{house.url}/v1/feedback", json=said, headers=house.headers).raise_for_status()
+        job = sdk.fine_tuning.jobs.create(
+            model="small", training_file="traffic://small?since=1h&feedback=corrected", suffix="corrected"
+        )
+        ended = ("succeeded", "failed", "cancelled")
+        wait_for("it has ended", lambda: sdk.fine_tuning.jobs.retrieve(job.id).status in ended, 240, 0.5)
+        job = sdk.fine_tuning.jobs.retrieve(job.id)
+        assert ("succeeded", None) == (job.status, job.error)
+    shown = httpx.get(f"{house.url}/admin/v1/adapters/corrected", headers=house.headers).json()
+    assert 8 == shown["versions"][0]["manifest"]["lineage"]["rows"]
+
+
 def test_the_command_line_shows_it(house: House) -> None:
     listed = json.loads(house.cli("jobs", "ls", "--json").stdout)
-    assert ["succeeded"] == [job["status"] for job in listed]
+    assert {"succeeded"} == {job["status"] for job in listed}
     shown = house.cli("jobs", "show", listed[0]["id"])
     assert listed[0]["fine_tuned_model"] in shown.stdout + shown.stderr
     logs = house.cli("jobs", "logs", "--follow", listed[0]["id"])
