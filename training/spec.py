@@ -19,7 +19,8 @@ GENTLER = 20
 class Spec:
     """`check`: look at the rows and stop. `checkpoints` is a folder: what is saved there is gone on from.
 
-    `checkpoint_store` is an object store for them (`training.mirror`). `hyperparameters` are OpenAI's, each "auto" or a value; `continue_from` is the folder of an adapter whose
+    `checkpoint_store` is an object store for them (`training.mirror`), `tensorboard` a folder for losses.
+    `hyperparameters` are OpenAI's, each "auto" or a value; `continue_from` is the folder of an adapter whose
     weights are the first ones.
     """
 
