@@ -26,6 +26,7 @@ PROOFS = (
     "agreement",
     "scenarios",
     "overhead",
+    "overhead_since",
     "soak",
     "kernel",
     "thrash",
