@@ -1,4 +1,4 @@
-"""Is the gateway as fast as the build whose `overhead` page held every line of speed? By turns, on one machine.
+"""Is the gateway as fast as the build whose `overhead` page held every line of speed? They take turns.
 
 Machines differ by days: the same build did 23,679 requests a second on one and 20,600 on another. A ratio of
 builds that take turns says what code changed.
@@ -35,9 +35,9 @@ FIGURES = (("saturation", "p99"), ("streams-200", "ttft_p99"), ("streams-200", "
 def prove(folder: Path, base: Path, tools: Path) -> Result:
     result = Result(
         "overhead_since",
-        f"The overhead proof's cells, with {OLD} = commit {THEN}, on whose page every line of speed held, and "
-        f"{NEW}, by turns on this machine today. {ROUNDS} rounds; medians (lowest to highest), and the median "
-        f"of the rounds' ratios {NEW} / {OLD}.",
+        f"The overhead proof's cells, with `{OLD}`, commit {THEN}, on whose page every line of speed held, "
+        f"and `{NEW}`, by turns on this machine today. {ROUNDS} rounds; medians (lowest to highest), and the "
+        f"median of the rounds' ratios {NEW} / {OLD}.",
     )
     old = folder / "old"
     subprocess.run(["git", "clone", "--quiet", "--shared", str(ROOT), str(old)], check=True)
