@@ -70,7 +70,5 @@ class Checkpoints:
         return done
 
     def forget(self) -> None:
-        """The run is over."""
+        """The adapter is on this machine. What a store has stays until it is registered."""
         shutil.rmtree(self.folder)
-        if self._mirror is not None:
-            self._mirror.forget()

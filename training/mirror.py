@@ -12,9 +12,11 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.disk import sync
 from training.checkpoints import MARK, PREFIX
 from training.recipe import TrainingError
 
@@ -81,7 +83,7 @@ class Mirror:
             ) from error
 
     def forget(self) -> None:
-        """The run is over: nothing of it stays there."""
+        """The run's adapter is registered, or never will be: nothing of it stays there."""
         try:
             self._delete(f"{self._run}/")
         except self._refusals as error:
@@ -102,8 +104,12 @@ class Mirror:
             # Of the machine that wrote it; transformers loads it from there at the end.
             state["best_model_checkpoint"] = str(into / Path(best).name)
             (part / STATE).write_text(json.dumps(state))
+        for written in part.iterdir():
+            sync(written)
+        sync(part)
         shutil.rmtree(into / name, ignore_errors=True)
         part.rename(into / name)
+        sync(into)
 
     def _whole(self) -> list[str]:
         paths = (path.removeprefix(f"{self._run}/").split("/") for path in self._files(f"{self._run}/"))
@@ -120,3 +126,17 @@ class Mirror:
 
         for path in sorted(self._files(prefix), key=lambda each: not each.endswith(f"/{MARK}")):
             obstore.delete(self._store, path)
+
+
+def main(words: list[str]) -> int:
+    """`python -m training.mirror forget s3://bucket/runs/JOB`: for workers, when a job has ended."""
+    if len(words) != 2 or words[0] != "forget":
+        print("usage: python -m training.mirror forget URL", file=sys.stderr)
+        return 2
+    above, _, run = words[1].rstrip("/").rpartition("/")
+    Mirror(above, run).forget()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

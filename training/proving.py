@@ -59,7 +59,7 @@ async def prove(
     say("comparing what is served with what was trained")
     findings = [gates.base(claimed, manifest.fingerprint)]
     findings += await _served_as_trained(candidate, base, manifest.name, url, key)
-    findings += await _same_tensors(candidate, url, key, say)
+    findings += await same_tensors(candidate, url, key, say)
     say("asking held-out questions")
     findings += await _better(candidate, url, key, max_tokens)
     findings.append(gates.leakage(_shared(candidate.learned, candidate.held_out), len(candidate.held_out)))
@@ -87,10 +87,10 @@ async def _served_as_trained(
     return [gates.template(ours, theirs), gates.same_base(found), gates.parity(found), gates.effect(found)]
 
 
-async def _same_tensors(
-    candidate: Candidate, url: str, key: str, say: Callable[[str], None]
-) -> list[Finding]:
-    """Nothing where no engine can tell: without our plugin, or where tensors lie in parts on many devices."""
+async def same_tensors(candidate: Candidate, url: str, key: str, say: Callable[[str], None]) -> list[Finding]:
+    """The finding of the gate `tensors`; none where no engine can tell: without our plugin, or where tensors
+    lie in parts on many devices. Raises `TrainingError` when one that could tell does not.
+    """
     told = await tensors.served(url, key, candidate.version)
     for engine, answer in told.items():
         if "problem" in answer:

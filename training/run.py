@@ -38,7 +38,8 @@ class TrainedAdapter:
     """A PEFT folder that `adapters.archive.pack` can send.
 
     `seconds` are training's, without loading and with those before it was resumed. `validation_loss` is that
-    of the weights in the folder, of held-out rows, per learned token in nats.
+    of the weights in the folder, of held-out rows, per learned token in nats. `run` is what its checkpoints
+    are known by.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class TrainedAdapter:
     final_loss: float
     seconds: float
     cpu_seconds: float
+    run: str
     validation_loss: float | None = None
 
 
@@ -77,7 +79,8 @@ def train(
     With a folder for `checkpoints`, the run is saved there every `recipe.checkpoint_steps` and when it is
     stopped; called again with the same arguments it goes on from the last one, and ends with the weights it
     would have had. They are removed when the adapter is there. `store` is the URL of an object store for them
-    (`training.mirror`), so that another machine can go on. Losses go to the folder `tensorboard`, too.
+    (`training.mirror`), so that another machine can go on; there they stay until `Mirror.forget`. Losses go
+    to the folder `tensorboard`, too.
 
     With a file of `validation` rows, in the same format, or a share of the rows held out by the recipe, their
     loss is taken as often, and the adapter is the one with the lowest. `lineage` goes into the adapter's,
@@ -139,6 +142,7 @@ def train(
             final_loss=_mean(losses[-10:]),
             seconds=seconds,
             cpu_seconds=cpu_seconds,
+            run=run,
             validation_loss=trainer.state.best_metric,
         )
         if not math.isfinite(result.final_loss):

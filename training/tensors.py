@@ -22,8 +22,11 @@ from training.recipe import TrainingError
 Digests = Mapping[str, list[str]]
 """By the name of a layer: that of A and that of B."""
 
+EVICTED = "evicted"
 TRIES = 5
-"""An engine answers `evicted` when others took the slot in the same moment."""
+"""An engine answers so when others took the slot in the same moment."""
+CANNOT = (None, "sharded", "no_weights")
+"""Codes of engines that can never tell: without our plugin, with parts of tensors, without any."""
 
 
 def trained(folder: Path, dtype: str) -> dict[str, list[str]]:
@@ -39,10 +42,11 @@ def trained(folder: Path, dtype: str) -> dict[str, list[str]]:
     return {name: each for name, each in found.items() if each is not None}
 
 
-async def served(url: str, key: str, version: str, timeout_s: float = 60.0) -> dict[str, dict[str, Any]]:
-    """By engine: `dtype` and `tensors` (`Digests`), or the `problem` for which it cannot tell.
+async def served(url: str, key: str, version: str, timeout_s: float = 120.0) -> dict[str, dict[str, Any]]:
+    """By engine: `dtype` and `tensors` (`Digests`), or the `problem` for which it can never tell.
 
-    `url` is the gateway's and ends in /v1; `key` an admin's. Raises `TrainingError`.
+    `url` is the gateway's and ends in /v1; `key` an admin's. Raises `TrainingError`, also when an engine that
+    could tell did not: no answer is no proof.
     """
     ask = f"{url.rstrip('/').removesuffix('/v1')}/admin/v1/adapters/{quote(version, safe='')}/tensors"
     async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}, timeout=timeout_s) as client:
@@ -54,9 +58,14 @@ async def served(url: str, key: str, version: str, timeout_s: float = 60.0) -> d
             if not response.is_success:
                 raise TrainingError(f"{ask} answered {response.status_code}: {response.text[:300]}")
             told: dict[str, dict[str, Any]] = response.json()["engines"]
-            if not any("evicted" in engine.get("problem", "") for engine in told.values()):
-                return told
+            if not any(answer.get("code") == EVICTED for answer in told.values()):
+                break
             await asyncio.sleep(attempt)
+    for engine, answer in told.items():
+        if "problem" in answer and answer.get("code") not in CANNOT:
+            raise TrainingError(
+                f"engine {engine} did not tell its tensors ({answer['problem']}); prove it again"
+            )
     return told
 
 

@@ -109,7 +109,7 @@ class Admin:
         self.files = files
         self.jobs = jobs
         self._doomed = asyncio.Event()
-        self.app = _app(self)
+        self.app = Numbered(_app(self))
 
     async def register(
         self,
@@ -202,7 +202,6 @@ def _app(admin: Admin) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(admin_only)],
     )
-    app.add_middleware(Numbered)
     _errors(app)
     add_fleet(app, admin.fleet, admin.wishes, admin.routes)
     _adapters(app, admin)

@@ -65,6 +65,8 @@ def eval_(
     Each row's last assistant message is the answer that is expected; what leads to it is asked, greedily.
     MODEL is a route or, better, a version (support@3f9c2ab71e04). Gains come with 95 % bounds over pairs.
     """
+    if votes is not None and votes.exists():
+        fail(f"{votes} exists; give another folder for the votes", code=2)
     gateway = find()
     try:
         from training.evaluation.arms import Arm, evaluate, fitting, questions
@@ -102,9 +104,6 @@ def eval_(
             return [await judged(judge, asked, each, concurrency=concurrency) for each in found]
 
         outcomes = asyncio.run(ask())
-        if votes is not None:
-            page = write_page(votes, asked, outcomes[0], outcomes[1])
-            say(f"open {page}; then: hotswap votes {votes} votes-*.json")
     except (TrainingError, SettingsError, OSError) as error:
         fail(str(error))
     shown_metrics = (*metrics, SCORE, GROUNDED) if judge is not None else metrics
@@ -112,6 +111,12 @@ def eval_(
     if judge is not None:
         told["judge"] = judge.record()
     show(told, as_json, _table)
+    if votes is not None:
+        try:
+            page = write_page(votes, asked, outcomes[0], outcomes[1])
+        except TrainingError as error:
+            fail(str(error))
+        say(f"open {page}; then: hotswap votes {votes} votes-*.json")
 
 
 def _arm(name: str, gateway: Gateway, key_env: str, prices: dict[str, tuple[float, float]]) -> Arm:

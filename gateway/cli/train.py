@@ -117,6 +117,7 @@ def train(
         assert resolved is not None
         folder = out or settings.state_dir / "trained" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         from training.client import register
+        from training.mirror import Mirror
         from training.run import train as run
         from training.stop import on_signals
 
@@ -142,6 +143,8 @@ def train(
         if gateway is not None:
             shown |= register(folder, name, gateway.url, gateway.key)
             shown |= _prove_and_promote(gateway, shown, validation or held_out, rows, promote)
+        if settings.jobs.checkpoint_store is not None:
+            Mirror(settings.jobs.checkpoint_store, trained.run).forget()
     except (TrainingError, BaseError, SettingsError) as error:
         fail(str(error))
     except ImportError as error:

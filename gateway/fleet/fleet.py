@@ -201,16 +201,23 @@ class Fleet:
 
     async def tensors(self, version: str) -> dict[str, dict[str, Any]]:
         """By the name of each engine that holds it: digests of the weights that are served there, or the
-        `problem` for which it cannot tell."""
-        told: dict[str, dict[str, Any]] = {}
-        for engine in list(self._engines.values()):
-            if engine.boot is None or version not in engine.boot.residency.entries:
-                continue
+        `problem` for which it does not tell, with its `code`: None where the engine has no such route."""
+        holders = [
+            engine
+            for engine in self._engines.values()
+            if engine.boot and engine.boot.residency.loaded(version)
+        ]
+
+        async def of(engine: Engine) -> dict[str, Any]:
             try:
-                told[engine.name] = await engine.boot.residency.tensors(version)
-            except (LoadFailed, Lost) as error:
-                told[engine.name] = {"problem": str(error)}
-        return told
+                return await engine.boot.residency.tensors(version) if engine.boot else {"problem": "it left"}
+            except LoadFailed as error:
+                return {"problem": str(error), "code": error.code}
+            except Lost as error:
+                return {"problem": str(error), "code": "lost"}
+
+        told = await asyncio.gather(*map(of, holders))
+        return {engine.name: each for engine, each in zip(holders, told, strict=True)}
 
     def follow(
         self, *, pinned: frozenset[str], drained: frozenset[str], superseded: Collection[str] = ()

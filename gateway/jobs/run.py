@@ -11,6 +11,8 @@ import io
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,13 +33,15 @@ WATCH_EVERY_S = 1.0
 """How soon a cancelled or paused job stops."""
 GATHER_S = 0.25
 """Steps that come within this time are written together."""
+FORGET_S = 120.0
+"""For the store of checkpoints to delete a job's."""
 STOPPED = 75
 """How the trainer ends when it was asked to and has saved."""
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
 class PutBack(Exception):
-    """The worker stops, and the job goes back to the queue."""
+    """The worker stops, or the trainer was killed, and the job goes back to the queue."""
 
 
 class Failed(Exception):
@@ -153,12 +157,13 @@ class Run:
             return None
         if not await self._bench.progress.holds(self._job.id, self._entry):
             raise NotOurs(self._job.id)
-        how = (
-            f"was killed by signal {-trainer.status}"
-            if trainer.status is not None and trainer.status < 0
-            else "ended without a result"
-        )
-        raise Failed("training_crashed", f"the trainer {how}: {trainer.last_words()}")
+        if trainer.status is not None and trainer.status < 0:  # the kernel, for want of memory, or somebody
+            why = f"The trainer was killed by signal {-trainer.status}"
+            attempts = self._bench.settings.jobs.attempts
+            if await self._bench.progress.lost(self._job.id, self._entry, attempts, why):
+                raise PutBack
+            raise NotOurs(self._job.id)  # it has failed
+        raise Failed("training_crashed", f"the trainer ended without a result: {trainer.last_words()}")
 
     async def _watch(self, trainer: Trainer) -> None:
         """Stops the trainer when the worker is to end, or the job is not to go on. Raises `NotOurs`."""
@@ -222,7 +227,7 @@ class Run:
         return last
 
     def _remember(self, step: Step) -> None:
-        """For the result file: a run that goes on elsewhere has the steps of the runs before it."""
+        """For the result file: a run that goes on in this folder has the steps of the runs before it."""
         self._steps.append(step)
         with (self.folder / "steps.jsonl").open("a") as file:
             file.write(json.dumps({**step.metrics, "total": step.total, "eta_s": step.eta_s}) + "\n")
@@ -264,6 +269,11 @@ class Run:
 
     def _clear(self) -> None:
         """The log stays; rows, checkpoints and weights are elsewhere now, or of no use."""
+        if (store := self._checkpoint_store) is not None:
+            interpreter = str(self._bench.settings.jobs.python or sys.executable)
+            with (self.folder / "log.txt").open("a") as log:
+                words = [interpreter, "-m", "training.mirror", "forget", store]
+                subprocess.run(words, stdout=log, stderr=log, timeout=FORGET_S, check=False)
         for path in self.folder.iterdir():
             if path.name == "log.txt":
                 continue
@@ -271,6 +281,12 @@ class Run:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+    @property
+    def _checkpoint_store(self) -> str | None:
+        """This job's own place: two jobs with the same rows must not clear away each other's."""
+        store = self._bench.settings.jobs.checkpoint_store
+        return None if store is None else f"{store.rstrip('/')}/{self._job.id}"
 
     def _spec(self, check: bool) -> dict[str, Any]:
         settings, method = self._bench.settings, self._job.method
@@ -291,7 +307,7 @@ class Run:
             "max_rank": settings.engine.max_lora_rank,
             "out": str(self.folder / "adapter"),
             "checkpoints": str(self.folder / "checkpoints"),
-            "checkpoint_store": settings.jobs.checkpoint_store,
+            "checkpoint_store": self._checkpoint_store,
             "tensorboard": None if settings.jobs.tensorboard is None else str(settings.jobs.tensorboard),
         }
 

@@ -110,6 +110,22 @@ def test_a_trainer_that_fails_fails_the_job(
     assert (code, True, None) == (job.error.code, said in job.error.message, job.fine_tuned_model)
 
 
+def test_a_trainer_that_is_killed_goes_on_from_its_checkpoint(shop: Shop) -> None:
+    with shop.worker():
+        job = shop.wait(shop.create(steps=4, killed_at=3).id, "failed", "succeeded")
+    assert ("succeeded", None) == (job.status, job.error)
+    messages = shop.messages(job.id)
+    assert "The trainer was killed by signal 9; the job goes back to the queue" in messages
+    assert "Step 4/4" in [text.partition(":")[0] for text in messages]
+
+
+def test_a_trainer_that_is_always_killed_fails_in_the_end(shop: Shop) -> None:
+    with shop.worker(attempts=2):
+        job = shop.wait(shop.create(steps=4, killed_at=1).id, "failed", "succeeded")
+    assert job.error is not None
+    assert ("worker_lost", True) == (job.error.code, "killed by signal 9" in job.error.message)
+
+
 def test_a_cancelled_job_stops_within_seconds(shop: Shop) -> None:
     with shop.worker():
         job = shop.create(steps=5, hold_at=2)

@@ -95,16 +95,14 @@ class Jobs:
             seed=seed,
             hyperparameters={"n_epochs": 2, "batch_size": 8},
         ).id
-        wasted = interval = 0
+        interval = 0
         if dice is not None:
             wait_for("it has begun", lambda: self._step(job), LIMIT_S, 0.2)
             at = dice.randint(12, 40)
             wait_for(f"step {at}", lambda: self._step(job) >= at, LIMIT_S, 0.05)
             self._kill(victim)
-            points = self._checkpoints(job)
-            step, interval = self._step(job), points[0] if points else at
-            wasted = step - max((point for point in points if point <= step), default=0)
-            print(f"  killed {victim} at step {step} of {suffix}; checkpoints {points}", flush=True)
+            interval = min(self._checkpoints(job), default=at)
+            print(f"  killed {victim} at step {self._step(job)} of {suffix}", flush=True)
         ended = ("succeeded", "failed", "cancelled")
         wait_for(
             f"{suffix} has ended",
@@ -115,7 +113,9 @@ class Jobs:
         found = self._sdk.fine_tuning.jobs.retrieve(job)
         assert found.status == "succeeded", found.error
         print(f"  {suffix} has ended", flush=True)
-        return Run(self._adapter(suffix), self._loss(job), wasted, interval, victim)
+        steps = [int(each["step"]) for each in self._metrics(job)]
+        twice = len(steps) - len(set(steps))
+        return Run(self._adapter(suffix), self._loss(job), twice, interval, victim)
 
     def _file(self, rows: Any) -> str:
         content = io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -150,7 +150,16 @@ def test_a_signed_folder_is_as_it_was_signed(
     verify(tmp_path / "out", public(key))
 
 
-@pytest.mark.parametrize("harm", ["changed", "added", "removed"])
+def test_a_relative_folder_is_signed_alike(
+    small_base: Path, adapter: Path, tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(adapter, small_base, Path("out"), "adapter", key)
+    verify(Path("out"), public(key))
+    verify(tmp_path / "out", public(key))
+
+
+@pytest.mark.parametrize("harm", ["changed", "added", "hidden", "removed"])
 def test_a_folder_that_was_changed_is_not(adapter: Path, key: Path, harm: str) -> None:
     sign(adapter, key)
     verify(adapter, public(key))
@@ -160,6 +169,8 @@ def test_a_folder_that_was_changed_is_not(adapter: Path, key: Path, harm: str) -
             file.write(b"\x7f")
     elif harm == "added":
         (adapter / "evil.py").write_text("")
+    elif harm == "hidden":
+        (adapter / ".gitattributes").write_text("")
     else:
         (adapter / "hotswap.json").unlink()
     with pytest.raises(TrainingError, match="is not what was signed"):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.s3 import BUCKET, S3
 from training.checkpoints import MARK
-from training.mirror import Mirror
+from training.mirror import Mirror, main
 from training.recipe import TrainingError
 
 
@@ -75,6 +75,14 @@ def test_one_without_its_mark_does_not_count(mirror: Mirror, tmp_path: Path) -> 
     mirror.push(half)
     mirror.fetch(tmp_path / "there")
     assert not (tmp_path / "there").exists()
+
+
+def test_a_worker_forgets_a_job_by_its_url(tmp_path: Path) -> None:
+    store = f"file://{tmp_path / 'store'}"
+    for job in ("job-1", "job-2"):
+        Mirror(f"{store}/{job}", "run").push(checkpoint(tmp_path / job, 3))
+    assert 0 == main(["forget", f"{store}/job-1"])
+    assert ["job-2"] == [each.name for each in (tmp_path / "store").iterdir() if any(each.rglob("*.json"))]
 
 
 def test_a_store_that_is_away_is_told_and_does_not_stop_a_run(

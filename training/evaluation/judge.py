@@ -33,6 +33,8 @@ Say also whether the answer is unsupported: whether it states a fact that neithe
 expected answer says."""
 FORM = 'Answer with one JSON object and nothing else: {"score": 1 to 5, "unsupported": true or false}'
 TRIES = 2
+VERDICT_TOKENS = 1024
+"""Room for a judge that thinks first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ async def judged(
             key=judge.key,
             model=judge.model,
             concurrency=concurrency,
+            max_tokens=VERDICT_TOKENS,
         )
         for at, answer in zip(left, said, strict=True):
             verdict = _verdict(answer.text)
@@ -82,7 +85,7 @@ async def judged(
     if missing := len(asked) - len(verdicts):
         raise TrainingError(
             f"{judge.model} gave no verdict on {missing} of {len(asked)} answers of {outcome.arm.name}; it "
-            f"said {last[:120]!r}. Take a larger model as judge"
+            f"said {last[:120]!r}. Take another model as judge, or say in the rubric what to answer"
         )
     scores, grounded = zip(*(verdicts[at] for at in range(len(asked))), strict=True)
     return replace(outcome, figures={**outcome.figures, SCORE: scores, GROUNDED: grounded})
@@ -94,7 +97,7 @@ def check_hosts(data: Path, urls: Sequence[str], allowed: Sequence[str], gateway
     `data` is a file of rows; of a dataset its manifest says whether users wrote them, and on what basis.
     Other files are their owner's.
     """
-    manifest = data.parent / "dataset.json"
+    manifest = data.resolve().parent / "dataset.json"
     if not manifest.is_file():
         return
     sources = json.loads(manifest.read_bytes())["lineage"]["sources"]

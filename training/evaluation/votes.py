@@ -113,7 +113,7 @@ def _wilson(wins: int, of: int, z: float = 1.96) -> tuple[float, float]:
 
 def _sign_test(wins: int, losses: int) -> float:
     of, fewer = wins + losses, min(wins, losses)
-    tail = sum(math.comb(of, few) for few in range(fewer + 1)) * 0.5**of
+    tail: float = sum(math.comb(of, few) for few in range(fewer + 1)) / 2**of  # of whole numbers: exact
     return min(1.0, 2 * tail)
 
 
@@ -171,7 +171,8 @@ document.onkeydown = (event) => {
   if (choice && event.target.tagName !== "INPUT") vote(choice);
 };
 document.getElementById("save").onclick = () => {
-  const voter = document.getElementById("voter").value.trim() || "anonymous";
+  const voter = document.getElementById("voter").value.trim();
+  if (!voter) return alert("Your name, please: a voter's file counts once.");
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([JSON.stringify({ sheet, voter, votes })]));
   link.download = `votes-${voter}.json`;

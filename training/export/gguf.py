@@ -103,8 +103,10 @@ def _add_tokenizer(writer: GGUFWriter, model: Path, size: int) -> None:
         kinds[added["id"]], tokens[added["id"]] = kind, added["content"]
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
+    special = gguf.SpecialVocab(model, load_merges=True, n_vocab=size)
+    special.add_special_token.clear()
+    special.add_to_gguf(writer, quiet=True)
     writer.add_add_bos_token(False)  # the template writes every token that a prompt has
-    gguf.SpecialVocab(model, load_merges=True, n_vocab=size).add_to_gguf(writer, quiet=True)
 
 
 def _split(told: dict[str, Any] | None) -> str:

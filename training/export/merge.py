@@ -43,8 +43,8 @@ def merged(base: Path, adapter: Mapping[str, Layer]) -> dict[str, Any]:
         if weight is None:
             raise TrainingError(f"the base has no layer {name}, which the adapter changes")
         change = layer.scaling * (layer.b.float() @ layer.a.float())
-        found[f"{name}.weight"] = (weight.float() + change).to(torch.bfloat16)
-    return found
+        found[f"{name}.weight"] = weight.float() + change
+    return {name: each.to(torch.bfloat16) for name, each in found.items()}
 
 
 def copy_beside(base: Path, into: Path) -> None:

@@ -34,10 +34,7 @@ def modelfile(model: Path, gguf: str) -> str:
         user_header = user_header.removeprefix(tokenizer.bos_token or "")
     end = between.removesuffix(user_header)
     if more != f"{first}{ANSWER}{end}{user_header}{AGAIN}{answer_header}" or end == between:
-        raise TrainingError(
-            "this base's template cannot be said in Ollama's: write the TEMPLATE yourself, or let llama.cpp "
-            "use the one in the GGUF (--jinja)"
-        )
+        raise _refusal()
     template = (
         f"{{{{ if .System }}}}{header}{{{{ .System }}}}{end}{{{{ end }}}}{{{{ range .Messages }}}}"
         f'{{{{ if eq .Role "user" }}}}{user_header}{{{{ .Content }}}}{answer_header}'
@@ -48,5 +45,14 @@ def modelfile(model: Path, gguf: str) -> str:
     if plain.startswith(header) and plain.endswith(f"{end}{user_header}"):
         default = plain.removeprefix(header).removesuffix(f"{end}{user_header}")
         lines.append(f'SYSTEM """{default}"""')
+    elif plain != user_header:
+        raise _refusal()
     lines.append(f'PARAMETER stop "{end.strip()}"')
     return "\n".join(lines) + "\n"
+
+
+def _refusal() -> TrainingError:
+    return TrainingError(
+        "this base's template cannot be said in Ollama's: export --format merged, or let llama.cpp use the "
+        "one in the GGUF (--jinja)"
+    )

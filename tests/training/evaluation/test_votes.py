@@ -62,6 +62,15 @@ def test_votes_are_counted_for_whom_they_were_given(tmp_path: Path) -> None:
     assert found.chance == pytest.approx(2.386e-5, rel=1e-3)  # scipy.stats.binomtest(40, 50).pvalue
 
 
+def test_many_votes_are_counted_too(tmp_path: Path) -> None:
+    folder, pairs = page(tmp_path / "votes", 100)
+    for number in range(12):
+        voted(folder, f"voter{number}", [side_of(pair, "good") for pair in pairs])
+    _, found = count(folder / KEY, sorted(folder.glob("votes-*.json")))
+    assert (12, 1200, 0) == (found.voters, found.wins, found.losses)
+    assert 0 <= found.chance < 1e-300
+
+
 def test_what_both_say_is_not_voted_on_and_markup_stays_text(tmp_path: Path) -> None:
     asked = [Question(({"role": "user", "content": "q"},), "r") for _ in range(2)]
     one = outcome("a", ["alike", "</script><script>alert(1)</script>"])
