@@ -49,8 +49,7 @@ def compare(base: Path, exported: Path, rows: Path, served: Endpoint) -> Finding
 
 
 def exported_logs(base: Path, exported: Path, asked: Sequence[Sequence[int]]) -> Logs:
-    """By transformers, which has its own reader of GGUF files."""
-    return Logs(_logs(base, asked), _logs(exported, asked))
+    return Logs(logs_of(base, asked), logs_of(exported, asked))
 
 
 def same(exported: Logs, served: Logs) -> Finding:
@@ -66,7 +65,8 @@ def same(exported: Logs, served: Logs) -> Finding:
     )
 
 
-def _logs(folder: Path, asked: Sequence[Sequence[int]]) -> Floats:
+def logs_of(folder: Path, asked: Sequence[Sequence[int]]) -> Floats:
+    """Of a model's folder, or of the GGUF in it, by transformers, which has its own reader of such files."""
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
