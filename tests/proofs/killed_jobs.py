@@ -129,8 +129,8 @@ class Jobs:
         return max((int(each["step"]) for each in self._metrics(job)), default=0)
 
     def _loss(self, job: str) -> float:
-        losses = [each["valid_loss"] for each in self._metrics(job) if each.get("valid_loss") is not None]
-        return float(min(losses))
+        points = self._sdk.fine_tuning.jobs.checkpoints.list(job)
+        return min(point.metrics.valid_loss for point in points if point.metrics.valid_loss is not None)
 
     def _checkpoints(self, job: str) -> list[int]:
         return sorted(point.step_number for point in self._sdk.fine_tuning.jobs.checkpoints.list(job))
