@@ -85,22 +85,26 @@ def probes(tokenizer: Any, rows: Sequence[Row], count: int = PROBES) -> list[lis
 
 def peft_logs(base: Path, adapter: Path, asked: Sequence[Sequence[int]]) -> Logs:
     """By PEFT, on the base as it is trained on. Base and adapter are one object, switched off and on."""
-    import torch
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(load(base, BaseManifest.read(base)), str(adapter)).eval()
+    with_it = token_logs(model, asked)
+    with model.disable_adapter():
+        without = token_logs(model, asked)
+    return Logs(without, with_it)
 
-    def logs(ids: Sequence[int]) -> Floats:
+
+def token_logs(model: Any, asked: Sequence[Sequence[int]]) -> Floats:
+    """What a causal language model of transformers says, in evaluation mode: of every token but the first."""
+    import torch
+
+    told = []
+    for ids in asked:
         row = torch.tensor([list(ids)], device=model.device)
         with torch.no_grad():
-            told = model(row).logits[0, :-1].float().log_softmax(-1)
-        found: Floats = told.gather(1, row[0, 1:, None])[:, 0].double().cpu().numpy()
-        return found
-
-    with_it = [logs(ids) for ids in asked]
-    with model.disable_adapter():
-        without = [logs(ids) for ids in asked]
-    return Logs(np.concatenate(without), np.concatenate(with_it))
+            logs = model(row).logits[0, :-1].float().log_softmax(-1)
+        told.append(logs.gather(1, row[0, 1:, None])[:, 0].double().cpu().numpy())
+    return np.concatenate(told)
 
 
 async def served_logs(

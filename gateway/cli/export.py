@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import click
 
-from gateway.cli.client import Gateway, fail, find, say
+from gateway.cli.client import fail, find, say
+from gateway.cli.prove import card_of, files_of, one_version
 
 
 @click.command()
@@ -34,13 +33,10 @@ def export(ref: str, out: Path, form: str, data: Path | None, no_check: bool, ke
     if form != "adapter" and data is None and not no_check:
         fail("give --data ROWS.jsonl, to compare it with what is served, or --no-check", code=2)
     from adapters.base.manifest import BaseError
-    from adapters.store import Store
     from gateway.settings import SettingsError, load
 
     gateway = find()
-    version = gateway.request("GET", f"/admin/v1/adapters/{quote(ref, safe='')}")
-    if "versions" in version:
-        fail(f"{ref} names no version; say which: {ref}@v3, or its digest", code=2)
+    version = one_version(gateway, ref)
     try:
         from training.export import export as run
         from training.export.check import Endpoint, compare
@@ -48,9 +44,7 @@ def export(ref: str, out: Path, form: str, data: Path | None, no_check: bool, ke
         from training.recipe import TrainingError
 
         settings = load()[0]
-        folder = Store(settings.store_path).path(version["digest"])
-        if not folder.is_dir():
-            fail(f"the files of {version['name']} are not on this machine ({folder}); export it there")
+        folder = files_of(version, settings)
 
         def check(written: Path) -> None:
             if data is not None and not no_check and form != "adapter":
@@ -58,7 +52,7 @@ def export(ref: str, out: Path, form: str, data: Path | None, no_check: bool, ke
                 served = Endpoint(f"{gateway.url}/v1", gateway.key, settings.base.name, version["name"])
                 say(compare(settings.base_path, written, data, served).measured)
 
-        card = _card(gateway, ref) if version["proved"] is not None else None
+        card = card_of(gateway, ref) if version["proved"] is not None else None
         run(Exported(version, card, settings.base_path, folder), out, form, key, say, check)
     except (TrainingError, BaseError, SettingsError) as error:
         fail(str(error))
@@ -83,8 +77,3 @@ def verify(folder: Path, key: Path) -> None:
     except ImportError as error:
         fail(f"{error.name} is missing: pip install 'hotswap[signing]'")
     say(f"{folder} is as it was signed")
-
-
-def _card(gateway: Gateway, ref: str) -> dict[str, Any]:
-    card: dict[str, Any] = gateway.request("GET", f"/admin/v1/adapters/{quote(ref, safe='')}/card")
-    return card

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
 
 from gateway.cli.client import Gateway, as_json_option, fail, find, say, show, table
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
 
 
 @click.command()
@@ -29,9 +32,7 @@ def prove(
     where there is none. Exit code 1 when a gate is not passed.
     """
     gateway = find()
-    version = gateway.request("GET", f"/admin/v1/adapters/{quote(ref, safe='')}")
-    if "versions" in version:
-        fail(f"{ref} names no version; say which: {ref}@v3, or its digest", code=2)
+    version = one_version(gateway, ref)
     card = proved(gateway, version, data, learned, general, max_tokens)
     show(card, as_json, lines)
     if not card["passed"]:
@@ -45,7 +46,31 @@ def prove(
 @as_json_option
 def card(ref: str, as_json: bool) -> None:
     """Show the report card of a version: each gate, what was measured, and its bound."""
-    show(find().request("GET", f"/admin/v1/adapters/{quote(ref, safe='')}/card"), as_json, lines)
+    show(card_of(find(), ref), as_json, lines)
+
+
+def one_version(gateway: Gateway, ref: str) -> dict[str, Any]:
+    """The version that REF names, as the admin API shows it; ends with code 2 for the name of an adapter."""
+    version: dict[str, Any] = gateway.request("GET", f"/admin/v1/adapters/{quote(ref, safe='')}")
+    if "versions" in version:
+        fail(f"{ref} names no version; say which: {ref}@v3, or its digest", code=2)
+    return version
+
+
+def files_of(version: dict[str, Any], settings: Settings) -> Path:
+    """The folder of a version's files; ends where they are not on this machine."""
+    from adapters.store import Store
+
+    folder = Store(settings.store_path).path(version["digest"])
+    if not folder.is_dir():
+        fail(f"the files of {version['name']} are not on this machine ({folder}); do this where they are")
+    return folder
+
+
+def card_of(gateway: Gateway, ref: str) -> dict[str, Any]:
+    """The report card that is kept with a version."""
+    kept: dict[str, Any] = gateway.request("GET", f"/admin/v1/adapters/{quote(ref, safe='')}/card")
+    return kept
 
 
 def proved(
@@ -58,7 +83,6 @@ def proved(
 ) -> dict[str, Any]:
     """The report card of `version` (as the admin API shows it), measured now and kept with it."""
     from adapters.base.manifest import BaseError
-    from adapters.store import Store
     from gateway.settings import SettingsError, load
 
     try:
@@ -68,14 +92,9 @@ def proved(
         from training.rows import read_rows
 
         settings = load()[0]
-        folder = Store(settings.store_path).path(version["digest"])
-        if not folder.is_dir():
-            fail(
-                f"the files of {version['name']} are not on this machine ({folder}); prove it where they are"
-            )
         candidate = Candidate(
             version=version["name"],
-            folder=folder,
+            folder=files_of(version, settings),
             stable=_before(gateway, version, settings.base.name),
             learned=read_rows(learned) if learned is not None else (),
             held_out=read_rows(data),

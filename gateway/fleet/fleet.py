@@ -22,6 +22,7 @@ from gateway.fleet.launch import launch as launch_vllm
 from gateway.fleet.leasing import NO_ENGINE_RETRY_S, Leasing, Target
 from gateway.fleet.local import Launch, Local
 from gateway.fleet.remote import watch
+from gateway.fleet.residency import Residency
 from gateway.fleet.router import Router
 from gateway.fleet.spill import keep_spilling
 from gateway.fleet.state import EngineState, look
@@ -202,22 +203,22 @@ class Fleet:
     async def tensors(self, version: str) -> dict[str, dict[str, Any]]:
         """By the name of each engine that holds it: digests of the weights that are served there, or the
         `problem` for which it does not tell, with its `code`: None where the engine has no such route."""
-        holders = [
-            engine
+        holders = {
+            engine.name: engine.boot.residency
             for engine in self._engines.values()
             if engine.boot and engine.boot.residency.loaded(version)
-        ]
+        }
 
-        async def of(engine: Engine) -> dict[str, Any]:
+        async def of(residency: Residency) -> dict[str, Any]:
             try:
-                return await engine.boot.residency.tensors(version) if engine.boot else {"problem": "it left"}
+                return await residency.tensors(version)
             except LoadFailed as error:
                 return {"problem": str(error), "code": error.code}
             except Lost as error:
                 return {"problem": str(error), "code": "lost"}
 
-        told = await asyncio.gather(*map(of, holders))
-        return {engine.name: each for engine, each in zip(holders, told, strict=True)}
+        told = await asyncio.gather(*map(of, holders.values()))
+        return dict(zip(holders, told, strict=True))
 
     def follow(
         self, *, pinned: frozenset[str], drained: frozenset[str], superseded: Collection[str] = ()

@@ -34,6 +34,16 @@ def quiet(progress: Progress) -> None:
     """Progress that nobody watches."""
 
 
+def stopping(stop: Stop, at: int) -> Callable[[Progress], None]:
+    """Progress that asks for a stop after step `at`."""
+
+    def hear(progress: Progress) -> None:
+        if progress.step == at:
+            stop.set()
+
+    return hear
+
+
 @pytest.fixture
 def uninterrupted(small_base: Path, rows: Callable[..., Path], tmp_path: Path) -> str:
     """What a run without any interruption ends with."""
@@ -69,14 +79,17 @@ def test_a_stopped_run_goes_on_where_it_was_and_ends_with_the_same_weights(
     at: int, small_base: Path, rows: Callable[..., Path], tmp_path: Path, uninterrupted: str
 ) -> None:
     stop, steps = Stop(), []
-
-    def halt(progress: Progress) -> None:
-        if progress.step == at:
-            stop.set()
-
     file = rows()
     with pytest.raises(Stopped, match=f"after step {at} and can go on"):
-        train(small_base, file, RECIPE, tmp_path / "out", halt, stop, checkpoints=tmp_path / "kept")
+        train(
+            small_base,
+            file,
+            RECIPE,
+            tmp_path / "out",
+            stopping(stop, at),
+            stop,
+            checkpoints=tmp_path / "kept",
+        )
     train(
         small_base,
         file,
@@ -120,11 +133,6 @@ def test_another_machine_goes_on_from_the_store(
     small_base: Path, rows: Callable[..., Path], tmp_path: Path, uninterrupted: str
 ) -> None:
     store, stop = tmp_path / "store", Stop()
-
-    def interrupt(progress: Progress) -> None:
-        if progress.step == 8:
-            stop.set()
-
     here, there = tmp_path / "here", tmp_path / "there"
     with pytest.raises(Stopped):
         train(
@@ -132,7 +140,7 @@ def test_another_machine_goes_on_from_the_store(
             rows(),
             RECIPE,
             tmp_path / "out",
-            interrupt,
+            stopping(stop, 8),
             stop,
             checkpoints=here,
             store=f"file://{store}",
@@ -165,18 +173,13 @@ def test_the_best_checkpoint_of_another_machine_is_found(
         small_base, rows(), recipe, tmp_path / "whole", quiet, validation=rows(), checkpoints=tmp_path / "a"
     )
     stop = Stop()
-
-    def interrupt(progress: Progress) -> None:
-        if progress.step == 7:
-            stop.set()
-
     with pytest.raises(Stopped):
         train(
             small_base,
             rows(),
             recipe,
             tmp_path / "out",
-            interrupt,
+            stopping(stop, 7),
             stop,
             validation=rows(),
             checkpoints=tmp_path / "b",

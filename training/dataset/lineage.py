@@ -17,6 +17,8 @@ from training.dataset.sources import hub, traffic
 from training.dataset.sources.uploaded import is_uploaded
 from training.dataset.split import Halves
 
+NONE_SAID = "(none said)"
+"""The consent basis of rows that have none."""
 ENOUGH = 200
 """Rows; several hundred good ones make a visible change."""
 
@@ -35,7 +37,7 @@ def lineage(
             "rows_used": used[number],
             "licence": judgements[number].licence,
             "accepted_by_hand": judgements[number].accepted,
-            "consent": {basis or "(none said)": count for basis, count in sorted(bases.items())},
+            "consent": {basis or NONE_SAID: count for basis, count in sorted(bases.items())},
         }
         if captured:
             told["filters"] = traffic.wanted(source.location).record()

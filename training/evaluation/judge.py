@@ -16,6 +16,8 @@ from typing import Any
 
 from training.ask import Answered, ask_all
 from training.dataset.endpoint import NEAR, host_of, json_in
+from training.dataset.lineage import NONE_SAID
+from training.dataset.sources.traffic import SCHEME
 from training.evaluation.arms import Outcome
 from training.recipe import TrainingError
 from training.score import Question
@@ -101,7 +103,7 @@ def check_hosts(data: Path, urls: Sequence[str], allowed: Sequence[str], gateway
     if not manifest.is_file():
         return
     sources = json.loads(manifest.read_bytes())["lineage"]["sources"]
-    captured = [source for source in sources if str(source["from"]).startswith("traffic://")]
+    captured = [source for source in sources if str(source["from"]).startswith(SCHEME)]
     strangers = {host_of(url) for url in urls} - {*NEAR, host_of(gateway)}
     if not captured or not strangers:
         return
@@ -111,7 +113,7 @@ def check_hosts(data: Path, urls: Sequence[str], allowed: Sequence[str], gateway
                 f"{data.name} has rows that users wrote, and {host} would be sent them; allow it when their "
                 f"consent covers that: HOTSWAP_EVALUATION__HOSTS='[\"{host}\"]'"
             )
-    silent = sum(source["consent"].get("(none said)", 0) for source in captured)
+    silent = sum(source["consent"].get(NONE_SAID, 0) for source in captured)
     if silent:
         raise TrainingError(
             f"{silent} rows that users wrote have no consent basis, so they go to no other host; set one in "

@@ -5,6 +5,6 @@ llama.cpp and Ollama read, `card` says where it comes from, `check` compares the
 `signature` signs the folder. Called by the command line. It calls `training.parity` and `adapters.base`.
 """
 
-from training.export.export import FORMATS, export
+from training.export.export import export
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["export"]

@@ -12,17 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from training import parity
 from training.export.export import GGUF
 from training.gates import EFFECT, GAPS, Finding
-from training.parity import Logs, probes, served_logs
+from training.parity import Floats, Logs, probes, served_logs, token_logs
 from training.recipe import TrainingError
 from training.rows import read_rows
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +70,5 @@ def logs_of(folder: Path, asked: Sequence[Sequence[int]]) -> Floats:
         more = {"gguf_file": GGUF, "quantization_config": GgufConfig(dequantize=True)}
     model = AutoModelForCausalLM.from_pretrained(
         str(folder), dtype=torch.bfloat16, local_files_only=True, **more
-    ).eval()
-    told = []
-    for ids in asked:
-        row = torch.tensor([list(ids)])
-        with torch.no_grad():
-            logs = model(row).logits[0, :-1].float().log_softmax(-1)
-        told.append(logs.gather(1, row[0, 1:, None])[:, 0].double().numpy())
-    return np.concatenate(told)
+    )
+    return token_logs(model.eval(), asked)

@@ -17,7 +17,6 @@ from training.export.modelfile import modelfile
 from training.export.signature import sign
 from training.recipe import TrainingError
 
-FORMATS = ("merged", "gguf", "adapter")
 GGUF, MODELFILE, CARD = "model.gguf", "Modelfile", "README.md"
 FORMS = {
     "merged": "The adapter merged into its base in bfloat16, as safetensors.",
@@ -45,7 +44,7 @@ def export(
     say: Callable[[str], None],
     check: Callable[[Path], None],
 ) -> None:
-    """Writes the folder `out`, whole or not at all. `form` is one of `FORMATS`, `key` a private key to sign
+    """Writes the folder `out`, whole or not at all. `form` is one of `FORMS`, `key` a private key to sign
     with. `check` looks at the folder before it is signed, and raises to refuse it.
 
     Raises `TrainingError` when the folder exists or the base cannot be written in that format.
