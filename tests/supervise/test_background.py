@@ -15,8 +15,9 @@ PROGRAM = """
 import os
 from gateway.supervise.background import step_back
 from tests.supervise.test_background import group
+before = group()
 step_back()
-print(os.nice(0), group())
+print(os.nice(0), before, group())
 """
 
 
@@ -28,12 +29,14 @@ def group() -> str:
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_it_comes_last_and_so_does_its_group_unless_others_are_in_it(alone: bool) -> None:
-    words, before = [sys.executable, "-c", PROGRAM], group()
+    words, ours = [sys.executable, "-c", PROGRAM], group()
     said = subprocess.run(
         words, capture_output=True, text=True, check=True, start_new_session=alone, timeout=60
     )
-    assert said.stdout.split() == ["10", "10" if alone and before != "none" else before]
-    assert group() == before
+    nice, before, after = said.stdout.split()
+    assert nice == "10"
+    assert after == ("10" if alone and before != "none" else before)
+    assert group() == ours
 
 
 def test_where_there_are_no_groups_niceness_has_to_do(
