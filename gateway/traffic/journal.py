@@ -44,8 +44,8 @@ log = logging.getLogger("hotswap.traffic")
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Records that wait for the disk. Beyond that the disk does not follow, and new ones are dropped."""
 
-BUFFERS = 1000
-"""Of one writev; Linux takes 1,024."""
+BATCH_BYTES = 1024 * 1024
+"""Records are put into batches of about so much, and a segment ends with a whole one."""
 
 LOOK_AGAIN_S = 1.0
 """While there is no space, how often it is looked whether the shipper, or somebody, has made some."""
@@ -80,10 +80,13 @@ class Journal:
         self._root = folder
         self._segment_bytes = segment_bytes
         self._segment_age_s = segment_age_s
+        self._batch_bytes = min(BATCH_BYTES, segment_bytes)
         self._limit_bytes = limit_bytes
         self._write_every_s = write_every_s
         self._sync_every_s = sync_every_s
-        self._waiting: deque[bytes] = deque()
+        self._batch, self._in_batch = bytearray(), 0
+        self._batches: deque[tuple[bytearray, int]] = deque()
+        self._taking = threading.Lock()
         self._some = threading.Event()
         self._stopping = False
         self._full = False
@@ -121,13 +124,24 @@ class Journal:
         if self._full or self._appended_bytes - self._taken_bytes > MAX_WAITING_BYTES:
             self._refused += 1
             return False
-        whole = frame(payload) + payload
+        head = frame(payload)
         self.appended += 1
-        self._appended_bytes += len(whole)
-        self._waiting.append(whole)
+        self._appended_bytes += len(head) + len(payload)
+        with self._taking:
+            batch = self._batch
+            batch += head
+            batch += payload
+            self._in_batch += 1
+            if len(batch) >= self._batch_bytes:
+                self._seal()
         if not self._some.is_set():
             self._some.set()
         return True
+
+    def _seal(self) -> None:
+        """The batch gets no more records. Within `_taking`."""
+        self._batches.append((self._batch, self._in_batch))
+        self._batch, self._in_batch = bytearray(), 0
 
     def start(self) -> None:
         """Takes a writer's folder, closes what was left open there, and begins. Raises `JournalError`."""
@@ -190,45 +204,33 @@ class Journal:
 
     def _drain(self) -> None:
         """Writes what waited when it was called; what comes meanwhile waits for the next time."""
-        left = len(self._waiting)
-        while left:
-            batch, size = self._batch(min(left, BUFFERS))
-            left -= len(batch)
-            if batch:
-                self._write_batch(batch, size)
-                self._taken_bytes += size
+        with self._taking:
+            if self._in_batch:
+                self._seal()
+            batches, self._batches = self._batches, deque()
+        for batch, records in batches:
+            self._write_batch(batch, records)
+            self._taken_bytes += len(batch)
             if self._at >= self._segment_bytes:
                 self._end()
                 self._begin_or_be_full()
 
-    def _batch(self, most: int) -> tuple[list[bytes], int]:
-        """The next records, up to `most` and to the end of the segment, and their bytes."""
-        take = self._waiting.popleft
-        if self._at + self.waiting_bytes < self._segment_bytes:
-            batch = [take() for _ in range(most)]
-            return batch, sum(map(len, batch))
-        batch, size = [], 0
-        while len(batch) < most and self._at + size < self._segment_bytes:
-            batch.append(take())
-            size += len(batch[-1])
-        return batch, size
-
-    def _write_batch(self, batch: list[bytes], size: int) -> None:
+    def _write_batch(self, batch: bytearray, records: int) -> None:
         if self._full or self._fd is None:
-            self._lost += len(batch)
+            self._lost += records
             return
-        if self._others_bytes + self._at + size > self._limit_bytes:
-            self._lost += len(batch)
+        if self._others_bytes + self._at + len(batch) > self._limit_bytes:
+            self._lost += records
             self._be_full(f"it has the {self._limit_bytes:,} bytes that it may have (traffic.journal_bytes)")
             return
         try:
-            _write_all(self._fd, batch, size)
+            _write_all(self._fd, batch)
         except OSError as error:
-            self._lost += len(batch)
+            self._lost += records
             self._take_back()
             self._be_full(str(error.strerror))
             return
-        self._at += size
+        self._at += len(batch)
 
     def _take_back(self) -> None:
         """Off with what the disk took of a batch that it did not take whole: all of it counts as dropped."""
@@ -271,7 +273,7 @@ class Journal:
         self._path = self._folder / file_name(self._number, OPEN)
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            _write_all(fd, [Header(self._writer, self._number, time.time()).encode()], HEADER_BYTES)
+            _write_all(fd, Header(self._writer, self._number, time.time()).encode())
         except OSError:
             os.close(fd)
             self._path.unlink()
@@ -318,9 +320,9 @@ class Journal:
             log.error("the journal could not be made durable: %s", error.strerror)  # noqa: TRY400
 
 
-def _write_all(fd: int, buffers: list[bytes], size: int) -> None:
-    written = os.writev(fd, buffers)
-    if written < size:
-        rest = memoryview(b"".join(buffers))[written:]
-        while rest:
-            rest = rest[os.write(fd, rest) :]
+def _write_all(fd: int, data: bytes | bytearray) -> None:
+    written = os.write(fd, data)
+    if written < len(data):
+        with memoryview(data) as rest:
+            while written < len(data):
+                written += os.write(fd, rest[written:])

@@ -47,7 +47,8 @@ def until(what: Callable[[], object], within_s: float = 5.0) -> None:
 
 
 def test_records_are_kept_in_order_and_the_last_segment_is_closed(tmp_path: Path) -> None:
-    wanted = [b"record %d" % number for number in range(3000)]  # more than one writev takes
+    wanted = [b"record %d" % number * 100 for number in range(3000)]  # three batches and more
+    assert sum(map(len, wanted)) > 3 * module.BATCH_BYTES
     with journal(tmp_path) as written:
         assert all(written.append(payload) for payload in wanted)
     assert kept(tmp_path, CLOSED) == wanted
@@ -200,16 +201,26 @@ def test_beyond_its_limit_records_are_dropped_until_there_is_space(
     assert any("takes records again" in line for line in said)
 
 
+def test_what_comes_while_it_writes_is_kept_whole_and_in_order(tmp_path: Path) -> None:
+    """The batch that is being filled changes hands at any moment."""
+    wanted = [b"%d" % number * (1 + number % 50) for number in range(20_000)]
+    with journal(tmp_path, write_every_s=0.0, segment_bytes=50_000) as written:
+        for payload in wanted:
+            written.append(payload)
+    assert kept(tmp_path, CLOSED) == wanted
+    assert (written.appended, written.dropped, written.waiting_bytes) == (20_000, 0, 0)
+
+
 def test_a_full_disk_drops_counts_and_leaves_what_was_there_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.01)
     full, real = False, module._write_all
 
-    def write(fd: int, buffers: list[bytes], size: int) -> None:
+    def write(fd: int, data: bytes) -> None:
         if not full:
-            return real(fd, buffers, size)
-        os.write(fd, b"".join(buffers)[: size // 2])  # the disk took half of it
+            return real(fd, data)
+        os.write(fd, data[: len(data) // 2])  # the disk took half of it
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(module, "_write_all", write)
@@ -235,10 +246,10 @@ def test_what_counts_as_dropped_is_not_kept_though_the_disk_took_some_of_it(
 ) -> None:
     real = module._write_all
 
-    def write(fd: int, buffers: list[bytes], size: int) -> None:
-        if b"last" not in b"".join(buffers):
-            return real(fd, buffers, size)
-        os.write(fd, b"".join(buffers)[: int(size * share)])
+    def write(fd: int, data: bytes) -> None:
+        if b"last" not in data:
+            return real(fd, data)
+        os.write(fd, data[: int(len(data) * share)])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with journal(tmp_path, write_every_s=0.05) as written:
@@ -259,7 +270,7 @@ def test_it_goes_on_after_the_disk_refused_to_begin_again(
     monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.01)
     refused, real = [0], module._write_all
 
-    def write(fd: int, buffers: list[bytes], size: int) -> None:
+    def write(fd: int, data: bytes) -> None:
         refused[0] += 1
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -304,10 +315,10 @@ def test_a_disk_that_hangs_does_not_fill_the_memory(tmp_path: Path, monkeypatch:
     hanging = True
     real = module._write_all
 
-    def write(fd: int, buffers: list[bytes], size: int) -> None:
+    def write(fd: int, data: bytes) -> None:
         while hanging:
             time.sleep(0.001)
-        real(fd, buffers, size)
+        real(fd, data)
 
     with journal(tmp_path) as written:
         monkeypatch.setattr(module, "_write_all", write)
