@@ -51,7 +51,12 @@ async def cold_then_warm(http: httpx.AsyncClient, name: str, cold: list[float], 
 
 
 class Background:
-    """`STREAMS` streams that start again as they end, until the block is left. Keeps every gap."""
+    """`STREAMS` streams that start again as they end, until the block is left. Keeps every gap.
+
+    The first ones are of different lengths, so that they end one after another from then on: streams in step
+    would all be prefilled in one step every half a minute, and whoever asks at even times could meet that
+    always, or never.
+    """
 
     def __init__(self, http: httpx.AsyncClient, models: list[str]) -> None:
         self.gaps: list[float] = []
@@ -59,8 +64,8 @@ class Background:
         self.done = 0
         self._over = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._run: Callable[[int], Awaitable[Answer]] = lambda number: stream(
-            http, models[number % len(models)], f"{number}: {PROMPT}", STREAM_TOKENS, ignore_eos=True
+        self._run: Callable[[int, int], Awaitable[Answer]] = lambda number, tokens: stream(
+            http, models[number % len(models)], f"{number}: {PROMPT}", tokens, ignore_eos=True
         )
 
     async def __aenter__(self) -> Background:
@@ -73,8 +78,10 @@ class Background:
         await asyncio.gather(*self._tasks)
 
     async def _loop(self, number: int) -> None:
+        tokens = STREAM_TOKENS * (number + 1) // STREAMS
         while not self._over:
-            answer = await self._run(number)
+            answer = await self._run(number, tokens)
+            tokens = STREAM_TOKENS
             self.gaps += answer.gaps_s
             self.done += 1
             self.failures += answer.status != 200 or bool(answer.error)
