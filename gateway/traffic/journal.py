@@ -21,14 +21,9 @@ import time
 import uuid
 from collections import deque
 from pathlib import Path
+from zlib import crc32
 
-from gateway.traffic.segment import (
-    HEADER_BYTES,
-    OPEN,
-    Header,
-    file_name,
-    frame,
-)
+from gateway.traffic.segment import FRAME_BYTES, HEADER_BYTES, OPEN, Header, file_name, pack_frame_into
 from gateway.traffic.writers import (
     close_left,
     close_segment,
@@ -44,8 +39,12 @@ log = logging.getLogger("hotswap.traffic")
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Records that wait for the disk. Beyond that the disk does not follow, and new ones are dropped."""
 
-BATCH_BYTES = 1024 * 1024
-"""Records are put into batches of about so much, and a segment ends with a whole one."""
+BATCH_BYTES = 512 * 1024
+"""Records are put into batches of at most so much; one that is larger is a batch. A segment ends with a whole
+batch."""
+SPARE = 4
+"""Batches whose memory is kept for the next ones: fresh memory costs more than all else that is done with a
+record."""
 
 LOOK_AGAIN_S = 1.0
 """While there is no space, how often it is looked whether the shipper, or somebody, has made some."""
@@ -53,6 +52,16 @@ LOOK_AGAIN_S = 1.0
 SPARE_BYTES = 64 * 1024 * 1024
 SPARE_SHARE = 0.1
 """What must be free again before the disk is written to again: so much, or this share of a small one."""
+
+
+class _Batch:
+    """Records one after another, framed: the first `size` bytes of `buffer`."""
+
+    __slots__ = ("buffer", "records", "size")
+
+    def __init__(self, room: int) -> None:
+        self.buffer = bytearray(room)
+        self.records = self.size = 0
 
 
 class JournalError(RuntimeError):
@@ -84,8 +93,9 @@ class Journal:
         self._limit_bytes = limit_bytes
         self._write_every_s = write_every_s
         self._sync_every_s = sync_every_s
-        self._batch, self._in_batch = bytearray(), 0
-        self._batches: deque[tuple[bytearray, int]] = deque()
+        self._batch = _Batch(self._batch_bytes)
+        self._batches: deque[_Batch] = deque()
+        self._spare: list[_Batch] = []
         self._taking = threading.Lock()
         self._some = threading.Event()
         self._stopping = False
@@ -124,24 +134,32 @@ class Journal:
         if self._full or self._appended_bytes - self._taken_bytes > MAX_WAITING_BYTES:
             self._refused += 1
             return False
-        head = frame(payload)
+        length = len(payload)
+        size = FRAME_BYTES + length
         self.appended += 1
-        self._appended_bytes += len(head) + len(payload)
+        self._appended_bytes += size
         with self._taking:
             batch = self._batch
-            batch += head
-            batch += payload
-            self._in_batch += 1
-            if len(batch) >= self._batch_bytes:
-                self._seal()
+            begin, end = batch.size, batch.size + size
+            if end > self._batch_bytes:
+                batch = self._next(size)
+                begin, end = 0, size
+            pack_frame_into(batch.buffer, begin, length, crc32(payload))
+            batch.buffer[begin + FRAME_BYTES : end] = payload
+            batch.size = end
+            batch.records += 1
         if not self._some.is_set():
             self._some.set()
         return True
 
-    def _seal(self) -> None:
-        """The batch gets no more records. Within `_taking`."""
-        self._batches.append((self._batch, self._in_batch))
-        self._batch, self._in_batch = bytearray(), 0
+    def _next(self, size: int) -> _Batch:
+        """The batch gets no more records; one with room for a record of `size` bytes. Within `_taking`."""
+        if self._batch.records:
+            self._batches.append(self._batch)
+            self._batch = self._spare.pop() if self._spare else _Batch(self._batch_bytes)
+        if size > len(self._batch.buffer):
+            self._batch = _Batch(size)
+        return self._batch
 
     def start(self) -> None:
         """Takes a writer's folder, closes what was left open there, and begins. Raises `JournalError`."""
@@ -205,17 +223,20 @@ class Journal:
     def _drain(self) -> None:
         """Writes what waited when it was called; what comes meanwhile waits for the next time."""
         with self._taking:
-            if self._in_batch:
-                self._seal()
+            self._next(0)
             batches, self._batches = self._batches, deque()
-        for batch, records in batches:
-            self._write_batch(batch, records)
-            self._taken_bytes += len(batch)
-            if self._at >= self._segment_bytes:
+        for batch in batches:
+            if self._at > HEADER_BYTES and self._at + batch.size > self._segment_bytes:
                 self._end()
                 self._begin_or_be_full()
+            with memoryview(batch.buffer) as whole:
+                self._write_batch(whole[: batch.size], batch.records)
+            self._taken_bytes += batch.size
+            if len(batch.buffer) == self._batch_bytes and len(self._spare) < SPARE:
+                batch.size = batch.records = 0
+                self._spare.append(batch)
 
-    def _write_batch(self, batch: bytearray, records: int) -> None:
+    def _write_batch(self, batch: memoryview, records: int) -> None:
         if self._full or self._fd is None:
             self._lost += records
             return
@@ -320,9 +341,7 @@ class Journal:
             log.error("the journal could not be made durable: %s", error.strerror)  # noqa: TRY400
 
 
-def _write_all(fd: int, data: bytes | bytearray) -> None:
+def _write_all(fd: int, data: bytes | memoryview) -> None:
     written = os.write(fd, data)
-    if written < len(data):
-        with memoryview(data) as rest:
-            while written < len(data):
-                written += os.write(fd, rest[written:])
+    while written < len(data):
+        written += os.write(fd, data[written:])

@@ -30,7 +30,8 @@ _FRAME = struct.Struct("<II")
 HEADER_BYTES = _NAME.size + _CRC.size
 FRAME_BYTES = _FRAME.size
 
-pack_frame = _FRAME.pack
+pack_frame, pack_frame_into = _FRAME.pack, _FRAME.pack_into
+"""Of the payload's length and its crc32."""
 
 
 class NotASegment(ValueError):
