@@ -105,6 +105,7 @@ class Traffic:
         """Everything that was handed over is in closed segments then."""
         await self.imports.stop()
         await self.readers.stop()
+        self.recorder.write_down()
         await self._cleaner.stop()
         await asyncio.to_thread(self._journal.stop)
         self._count()
