@@ -58,13 +58,13 @@ class Crowd:
             if not sample.ok and not self._over:
                 await asyncio.sleep(PAUSE_S)
 
-    async def leave(self, sitting: Sequence[asyncio.Task[None]]) -> None:
-        """Nothing new is asked; what is open may end for `DRAIN_S`."""
+    async def leave(self, sitting: Sequence[asyncio.Task[None]], drain_s: float) -> None:
+        """Nothing new is asked; what is open may end for `drain_s`."""
         self._over = True
-        await asyncio.wait(sitting, timeout=DRAIN_S)
+        await asyncio.wait(sitting, timeout=drain_s)
         for exchange, answer in list(self._open.values()):
             exchange.abort()
-            answer.on_lost(Outcome.UNFINISHED, f"still open after {DRAIN_S:g} s", self.clock())
+            answer.on_lost(Outcome.UNFINISHED, f"still open after {drain_s:g} s", self.clock())
 
     async def _ask(self, index: int, client: Client) -> Sample:
         request, ended = self._requests[index], asyncio.Event()
@@ -85,11 +85,17 @@ class Crowd:
 
 @asynccontextmanager
 async def crowd(
-    plan: Plan, targets: Sequence[Target], clients: int, *, whole_every: int = 0
+    plan: Plan,
+    targets: Sequence[Target],
+    clients: int,
+    *,
+    whole_every: int = 0,
+    drain_s: float = DRAIN_S,
 ) -> AsyncIterator[Crowd]:
     """`clients` of them ask what `plan` says, in its order, request i of target i modulo their number.
 
-    Each `whole_every`th is not streamed; 0: all are. They stop when the block ends, or the plan does.
+    Each `whole_every`th is not streamed; 0: all are. They stop when the block ends, or the plan does, and
+    hang up on what is open `drain_s` later.
     """
     seen = Crowd(plan, targets, whole_every=whole_every)
     async with asyncio.TaskGroup() as tasks:
@@ -101,6 +107,6 @@ async def crowd(
         try:
             yield seen
         finally:
-            await seen.leave(sitting)
+            await seen.leave(sitting, drain_s)
             for way in ways:
                 await way.close()
