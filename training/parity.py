@@ -87,8 +87,12 @@ def peft_logs(base: Path, adapter: Path, asked: Sequence[Sequence[int]]) -> Logs
     """By PEFT, on the base as it is trained on. Base and adapter are one object, switched off and on."""
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(load(base, BaseManifest.read(base)), str(adapter)).eval()
-    with_it = token_logs(model, asked)
+    return adapter_logs(PeftModel.from_pretrained(load(base, BaseManifest.read(base)), str(adapter)), asked)
+
+
+def adapter_logs(model: Any, asked: Sequence[Sequence[int]]) -> Logs:
+    """Of a `PeftModel`, its adapter switched on and off."""
+    with_it = token_logs(model.eval(), asked)
     with model.disable_adapter():
         without = token_logs(model, asked)
     return Logs(without, with_it)

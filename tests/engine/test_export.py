@@ -6,7 +6,6 @@ import asyncio
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,7 @@ from adapters.base.manifest import BaseManifest
 from tests.engine.talk import Talk
 from tests.engine.trained import Trained
 from tests.peft_folder import random_adapter
-from training.export.check import logs_of, same
+from training.export.check import logs_of, plain_logs, same
 from training.export.export import GGUF, Exported, export
 from training.parity import Logs, served_logs
 
@@ -36,8 +35,8 @@ def served(trained: Trained, engine: Talk) -> Logs:
 
 
 @pytest.fixture(scope="module")
-def plain(trained: Trained) -> Any:
-    return logs_of(trained.base, trained.asked[:PROBES])
+def plain(trained: Trained) -> Logs:
+    return plain_logs(trained.base, trained.folder, trained.asked[:PROBES])
 
 
 def exported(trained: Trained, adapter: Path, out: Path, form: str) -> Path:
@@ -49,20 +48,26 @@ def exported(trained: Trained, adapter: Path, out: Path, form: str) -> Path:
 
 @pytest.mark.parametrize("form", ["merged", "gguf"])
 def test_it_says_what_is_served(
-    form: str, trained: Trained, served: Logs, plain: Any, tmp_path: Path
+    form: str, trained: Trained, served: Logs, plain: Logs, tmp_path: Path
 ) -> None:
     folder = exported(trained, trained.folder, tmp_path / "out", form)
-    found = same(Logs(plain, logs_of(folder, trained.asked[:PROBES])), served)
+    found = same(plain, logs_of(folder, trained.asked[:PROBES]), served)
     assert found.passed, found
     assert (folder / GGUF).is_file() is (form == "gguf")
 
 
 def test_another_adapter_is_not_what_is_served(
-    trained: Trained, served: Logs, plain: Any, tmp_path: Path
+    trained: Trained, served: Logs, plain: Logs, tmp_path: Path
 ) -> None:
     other = random_adapter(tmp_path / "other", BaseManifest.read(trained.base), seed=5, scale=0.02)
     folder = exported(trained, other, tmp_path / "out", "merged")
-    assert not same(Logs(plain, logs_of(folder, trained.asked[:PROBES])), served).passed
+    assert not same(plain, logs_of(folder, trained.asked[:PROBES]), served).passed
+
+
+def test_what_is_served_is_another(trained: Trained, served: Logs, plain: Logs, tmp_path: Path) -> None:
+    folder = exported(trained, trained.folder, tmp_path / "out", "merged")
+    ignored = Logs(served.base, served.base)
+    assert not same(plain, logs_of(folder, trained.asked[:PROBES]), ignored).passed
 
 
 def test_ollama_gets_the_template_that_was_trained_with(trained: Trained, tmp_path: Path) -> None:
