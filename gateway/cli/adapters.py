@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gateway.cli.client import as_json_option, details, fail, find, say, show, table
-from gateway.cli.export import export, verify
+from gateway.cli.export import export, push, verify
 from gateway.cli.prove import card, prove
 
 
@@ -22,6 +22,7 @@ adapters.add_command(prove)
 adapters.add_command(card)
 adapters.add_command(export)
 adapters.add_command(verify)
+adapters.add_command(push)
 
 
 @adapters.command()

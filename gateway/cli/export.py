@@ -1,4 +1,4 @@
-"""`hotswap adapters export` and `verify`: a version as a folder that runs elsewhere."""
+"""`hotswap adapters export`, `verify` and `push`: a version as a folder that runs elsewhere."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from gateway.cli.prove import card_of, files_of, one_version
 def export(ref: str, out: Path, form: str, data: Path | None, no_check: bool, key: Path | None) -> None:
     """Write a version to a folder that runs without Hotswap, with a model card of where it comes from.
 
-    REF names a version (support@v3). What was merged must give the same log-probabilities as what is served,
-    on the rows of --data, or nothing is written.
+    REF names a version (support@v3). What was merged must say what PEFT and the served version say of the
+    rows of --data, or nothing is written.
     """
     if form != "adapter" and data is None and not no_check:
         fail("give --data ROWS.jsonl, to compare it with what is served, or --no-check", code=2)
@@ -50,7 +50,7 @@ def export(ref: str, out: Path, form: str, data: Path | None, no_check: bool, ke
             if data is not None and not no_check and form != "adapter":
                 say("comparing it with what is served")
                 served = Endpoint(f"{gateway.url}/v1", gateway.key, settings.base.name, version["name"])
-                say(compare(settings.base_path, written, data, served).measured)
+                say(compare(settings.base_path, folder, written, data, served).measured)
 
         card = card_of(gateway, ref) if version["proved"] is not None else None
         run(Exported(version, card, settings.base_path, folder), out, form, key, say, check)
@@ -60,6 +60,26 @@ def export(ref: str, out: Path, form: str, data: Path | None, no_check: bool, ke
         extra = "signing" if error.name == "model_signing" else "training"
         fail(f"{error.name} is missing: pip install 'hotswap[{extra}]'")
     say(f"{version['name']} is in {out}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("to", metavar="oci://HOST/NAME:TAG|hf://ORG/NAME")
+@click.option("--insecure", is_flag=True, help="A registry without TLS.")
+@click.option("--public", is_flag=True, help="A repository that is made on the hub is not private.")
+def push(folder: Path, to: str, insecure: bool, public: bool) -> None:
+    """Send an exported FOLDER to an OCI registry (docker login's credentials) or to a hub (HF_TOKEN)."""
+    try:
+        from training.export.push import push as run
+        from training.recipe import TrainingError
+
+        place = run(folder, to, insecure=insecure, public=public, say=say)
+    except TrainingError as error:
+        fail(str(error))
+    except ImportError as error:
+        extra = "registry" if error.name == "oras" else "training"
+        fail(f"{error.name} is missing: pip install 'hotswap[{extra}]'")
+    click.echo(place)
 
 
 @click.command()
