@@ -1,6 +1,11 @@
 """What an answer earns in reinforcement: functions from an answer and the expected one to a figure, by name.
 
 exact                        1 for the expected answer, white space around aside
+other                        1 for anything but the expected answer
+contains, icontains          1 for an answer that has the expected one in it; icontains ignores case
+rouge_l                      the F1 of the longest common subsequence of words (`training.evaluation.metrics`)
+fuzzy                        the share of characters that answer and expected one have in common, in order
+                             (rapidfuzz's ratio: 2 x the longest common subsequence over both lengths)
 json                         1 for a JSON value and nothing else
 fields                       the share of the expected JSON object's fields that are right
 schema:FILE                  1 for JSON that the JSON Schema in FILE allows
@@ -22,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from training.ask import ask_all
-from training.evaluation.metrics import exact, json_fields, json_valid
+from training.evaluation.metrics import exact, json_fields, json_valid, rouge_l
 from training.recipe import TrainingError
 
 Reward = Callable[[Sequence[str], Sequence[str]], list[float]]
@@ -131,7 +136,22 @@ def _number(text: str) -> float:
     return min(1.0, float(found[0]) / 10) if found else 0.0
 
 
-_PLAIN: dict[str, Callable[[str, str], float]] = {"exact": exact, "json": json_valid, "fields": json_fields}
+def _fuzzy(answer: str, expected: str) -> float:
+    from rapidfuzz.fuzz import ratio
+
+    return float(ratio(answer.strip(), expected.strip())) / 100
+
+
+_PLAIN: dict[str, Callable[[str, str], float]] = {
+    "exact": exact,
+    "other": lambda answer, expected: 1 - exact(answer, expected),
+    "contains": lambda answer, expected: float(expected.strip() in answer),
+    "icontains": lambda answer, expected: float(expected.strip().casefold() in answer.casefold()),
+    "rouge_l": rouge_l,
+    "fuzzy": _fuzzy,
+    "json": json_valid,
+    "fields": json_fields,
+}
 _GIVEN: dict[str, Callable[[str], Reward]] = {
     "schema": _schema,
     "regex": _regex,

@@ -17,6 +17,13 @@ from training.rewards import GRADER_KEY, reward
     [
         ("exact", " yes\n", "yes", 1),
         ("exact", "yes!", "yes", 0),
+        ("other", "yes!", "yes", 1),
+        ("other", "yes", "yes", 0),
+        ("contains", "oh yes", "yes", 1),
+        ("contains", "oh Yes", "yes", 0),
+        ("icontains", "oh Yes", "yes", 1),
+        ("rouge_l", "the cat sat", "the cat", 0.8),
+        ("fuzzy", "abcd", "abxd", 0.75),
         ("json", '{"a": 1}', "", 1),
         ("json", "a: 1", "", 0),
         ("fields", '{"a": 1, "b": 3}', '{"a": 1, "b": 2}', 0.5),
@@ -25,7 +32,7 @@ from training.rewards import GRADER_KEY, reward
     ],
 )
 def test_an_answer_earns_what_the_rule_says(name: str, answer: str, expected: str, earned: float) -> None:
-    assert [earned] == reward(name)([answer], [expected])
+    assert [pytest.approx(earned)] == reward(name)([answer], [expected])
 
 
 def test_a_schema_allows_or_not(tmp_path: Path) -> None:
@@ -66,7 +73,7 @@ def test_a_grader_is_asked_and_its_number_counts(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("praise", "there is no reward 'praise'; known are exact, json, fields, schema:…"),
+        ("praise", "there is no reward 'praise'; known are exact, other, .*, fields, schema:…"),
         ("regex:(", "reward regex:\\(: missing \\)"),
         ("schema:/none.json", "reward schema:/none.json: .*No such file"),
         ("python:/none.py#f", "the file must be there"),
