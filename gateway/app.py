@@ -39,6 +39,7 @@ from gateway.jobs.beside import has_worker, keep_working
 from gateway.jobs.jobs import Jobs, Terms
 from gateway.memory import keep_giving_back, settle_heap
 from gateway.relay import Outbox, Silence, Upstream
+from gateway.retraining import Retraining
 from gateway.rollout.routes import Routes
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry import Exchanges
@@ -172,6 +173,16 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
                 webhook=settings.jobs.webhook_url is not None,
             ),
         )
+        retraining = None
+        if traffic is not None:
+            retraining = Retraining(
+                database.engine,
+                jobs,
+                traffic.feedback,
+                registry.card,
+                base=settings.base.name,
+                every_s=settings.jobs.retrain_every_s,
+            )
         admin = Admin(
             settings=settings,
             base=base,
@@ -186,6 +197,7 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
             datasets=Datasets(database.engine),
             files=files,
             jobs=jobs,
+            retraining=retraining,
         )
 
         def follow() -> None:
@@ -210,6 +222,8 @@ async def rooms(settings: Settings, say: Say, place: Place = ALONE) -> AsyncIter
                 watchers.append(tasks.create_task(shipping))
             if place.ships and with_worker:
                 watchers.append(tasks.create_task(keep_working(settings, database_url)))
+            if place.ships and retraining is not None:
+                watchers.append(tasks.create_task(retraining.keep_watching()))
             follow()
             await fleet.start()
             collector = tasks.create_task(admin.keep_collecting())

@@ -50,6 +50,7 @@ class JobsSettings(Section):
     methods: tuple[Literal["supervised", "dpo", "reinforcement"], ...] = Field(
         ("supervised", "dpo"), description="methods of fine-tuning that the trainer knows; others are refused"
     )
+    retrain_every_s: float = Field(60.0, gt=0, description="how often plans to retrain are looked at")
     stop_s: float = Field(30.0, gt=0, description="a trainer that is to stop may take this long to save")
     heartbeat_s: float = Field(10.0, gt=0, description="how often a worker says that it lives")
     lost_after_s: float = Field(

@@ -47,9 +47,11 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "gateway.traffic": GATEWAY_SHARED | {"gateway.db", "gateway.supervise", "gateway.datasets"},
     "gateway.files": GATEWAY_SHARED | {"gateway.db"},
     "gateway.jobs": GATEWAY_SHARED | {"gateway.db", "gateway.files", "gateway.supervise"},
+    "gateway.retraining": GATEWAY_SHARED | {"gateway.db", "gateway.jobs", "gateway.traffic"},
     "gateway.api": GATEWAY_SHARED
     | {"gateway.access", "gateway.rollout", "gateway.fleet", "gateway.relay", "gateway.telemetry"}
-    | {"gateway.db", "gateway.traffic", "gateway.datasets", "gateway.files", "gateway.jobs"},
+    | {"gateway.db", "gateway.traffic", "gateway.datasets", "gateway.files", "gateway.jobs"}
+    | {"gateway.retraining"},
     # The composition root and what runs it.
     "gateway.app": frozenset({"gateway", "adapters"}),
     "gateway.serve": frozenset({"gateway", "adapters"}),

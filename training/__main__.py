@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training import chores
 from training.methods.methods import METHODS
 from training.recipe import Stopped, TrainingError
 from training.rows import BadRows
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
     try:
         spec = Spec.read(Path(argv[0]))
         with on_signals() as stop:
-            check(spec) if spec.check else train(spec, stop)
+            _work(spec, stop)
     except Stopped:
         return STOPPED
     except TrainingError as error:
@@ -42,6 +43,22 @@ def main(argv: list[str]) -> int:
         tell("error", code=f"invalid_{error.param}", message=str(error), param=error.param)
         return 1
     return 0
+
+
+def _work(spec: Spec, stop: Stop) -> None:
+    if spec.check:
+        check(spec)
+    elif spec.build is not None:
+        tell("built", **chores.build(spec, _say))
+    elif spec.prove is not None:
+        tell("proved", card=chores.prove(spec, _say))
+    else:
+        train(spec, stop)
+
+
+def _say(text: str) -> None:
+    """For the log."""
+    print(text, flush=True)
 
 
 class _BadFile(Exception):
@@ -92,6 +109,7 @@ def train(spec: Spec, stop: Stop) -> None:
             store=spec.checkpoint_store,
             tensorboard=spec.tensorboard,
             continue_from=spec.continue_from,
+            lineage=spec.lineage,
             validated=lambda seen: tell("validated", step=seen.step, loss=seen.loss, accuracy=seen.accuracy),
             saved=lambda checkpoint: tell("checkpoint", step=checkpoint.step),
         )

@@ -21,7 +21,8 @@ class Spec:
 
     `checkpoint_store` is an object store for them (`training.mirror`), `tensorboard` a folder for losses.
     `hyperparameters` are OpenAI's, each "auto" or a value; `continue_from` is the folder of an adapter whose
-    weights are the first ones.
+    weights are the first ones. `lineage` goes into the adapter's. `build` and `prove` are other work around
+    the same rows (`training.chores`).
     """
 
     method: str
@@ -39,6 +40,9 @@ class Spec:
     tensorboard: Path | None = None
     max_rank: int = 16
     grader: dict[str, Any] | None = None
+    lineage: dict[str, Any] | None = None
+    build: dict[str, Any] | None = None
+    prove: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, file: Path) -> Spec:
@@ -112,12 +116,25 @@ def _given(asked: dict[str, Any], name: str) -> Any:
     return None if value == "auto" else value
 
 
+GRADERS = {
+    ("string_check", "operation"): {"eq": "exact", "ne": "other", "like": "contains", "ilike": "icontains"},
+    ("text_similarity", "evaluation_metric"): {"fuzzy_match": "fuzzy", "rouge_l": "rouge_l"},
+}
+"""Of OpenAI's graders, by type and the field that says how: our rewards."""
+ANSWER = "{{sample.output_text}}"
+
+
 def _reward(grader: dict[str, Any]) -> str:
-    """OpenAI's grader as a reward of ours. Raises `TrainingError` for those that there is none of."""
-    if grader.get("type") == "string_check" and grader.get("operation") == "eq":
-        return "exact"
-    told = " ".join(str(grader[name]) for name in ("type", "operation") if name in grader) or "none"
+    """OpenAI's grader as a reward of ours: of the answer, against the row's own. Raises `TrainingError` for
+    those that there is none of."""
+    for (kind, field), rewards in GRADERS.items():
+        how = grader.get(field)
+        if grader.get("type") == kind and how in rewards and grader.get("input", ANSWER) == ANSWER:
+            return rewards[how]
+    fields = ("type", "operation", "evaluation_metric", "input")
+    told = " ".join(str(grader[name]) for name in fields if name in grader) or "none"
+    known = "; ".join(f"{kind} with {field} {', '.join(all_)}" for (kind, field), all_ in GRADERS.items())
     raise TrainingError(
-        f"the grader ({told}) cannot be used here; string_check with the operation eq can. Other rewards "
-        "(JSON schema, pattern, a grading model) are those of `hotswap train --set method=grpo`"
+        f"the grader ({told}) cannot be used here; there is {known}, of {ANSWER} against the row's answer. "
+        "Other rewards (JSON schema, pattern, a grading model) are those of `hotswap train --set method=grpo`"
     )

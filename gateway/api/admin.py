@@ -28,6 +28,7 @@ from gateway.access import Key, Keys
 from gateway.access.tables import DEFAULT_TENANT
 from gateway.api.admin_datasets import add_datasets
 from gateway.api.admin_fleet import add_fleet
+from gateway.api.admin_retraining import add_retraining
 from gateway.api.admin_traffic import Traffic, add_traffic
 from gateway.api.errors import MethodNotAllowed, as_gateway_error, error_body
 from gateway.api.files import add_files
@@ -39,6 +40,7 @@ from gateway.files.files import Files
 from gateway.fleet import Fleet
 from gateway.fleet.wishes import Wishes
 from gateway.jobs.jobs import Jobs
+from gateway.retraining import Retraining
 from gateway.rollout.routes import Routes
 from gateway.settings import Settings
 from gateway.telemetry import CONTENT_TYPE, Tally, exposition
@@ -94,6 +96,7 @@ class Admin:
         datasets: Datasets,
         files: Files | None = None,
         jobs: Jobs | None = None,
+        retraining: Retraining | None = None,
     ) -> None:
         self.settings = settings
         self.base = base
@@ -108,6 +111,7 @@ class Admin:
         self.datasets = datasets
         self.files = files
         self.jobs = jobs
+        self.retraining = retraining
         self._doomed = asyncio.Event()
         self.app = Numbered(_app(self))
 
@@ -213,6 +217,8 @@ def _app(admin: Admin) -> FastAPI:
         add_files(app, admin.files)
     if admin.jobs is not None:
         add_fine_tuning(app, admin.jobs)
+    if admin.retraining is not None:
+        add_retraining(app, admin.retraining)
 
     @app.get("/metrics")
     async def metrics() -> Response:

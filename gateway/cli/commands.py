@@ -29,6 +29,7 @@ VERBS: Verbs = {
     "recipes": ("gateway.cli.recipes:recipes", "Show the presets of training, and what they resolve to."),
     "files": ("gateway.cli.files:files", "Upload, list and remove files to train on."),
     "jobs": ("gateway.cli.jobs:jobs", "Fine-tuning jobs: create, list, watch, pause, cancel."),
+    "retrain": ("gateway.cli.retrain:retrain", "Plans to train again by itself, and what came of them."),
     "worker": ("gateway.cli.worker:worker", "Take fine-tuning jobs from the queue and do them."),
     "base": ("gateway.cli.base:base", "Fetch and prepare the base model."),
     "keys": ("gateway.cli.keys:keys", "Make, list and revoke API keys."),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -76,10 +76,29 @@ class House:
         path = f"/admin/v1/adapters/{quote(adapter, safe='')}/versions"
         return str(self._post(path, {"known_as": name}, lambda: pack(folder))["name"])
 
+    def before(self, version: str) -> tuple[str | None, Mapping[str, Any]]:
+        """What a version (name@digest) would take the place of, None: the base; and its manifest. Raises
+        `HouseError`, `Left`."""
+        path = f"/admin/v1/adapters/{quote(version.partition('@')[0], safe='')}"
+        found = self._patiently(lambda: self._asked("GET", path))["versions"]
+        stable = [each["name"] for each in found if each["state"] == "stable" and each["name"] != version]
+        manifest = next(each["manifest"] for each in found if each["name"] == version)
+        return (stable[0] if stable else None), manifest
+
+    def grade(self, version: str, card: Mapping[str, Any]) -> None:
+        """Keeps a report card with its version. Raises `HouseError`, `Left`."""
+        path = f"/admin/v1/adapters/{quote(version, safe='')}/card"
+        self._patiently(lambda: self._asked("PUT", path, json=card))
+
+    def _asked(self, method: str, path: str, **how: Any) -> Any:
+        answer = httpx.request(method, self.url + path, headers=self._headers, timeout=TIMEOUT_S, **how)
+        _check(answer)
+        return answer.json()
+
     def _post(self, path: str, params: dict[str, str], content: Callable[[], Any]) -> Any:
         def call() -> Any:
             response = httpx.post(
-                self._url + path,
+                self.url + path,
                 params=params,
                 content=content(),
                 headers={**self._headers, "content-type": "application/octet-stream"},
@@ -93,7 +112,7 @@ class House:
     def _fetch(self, path: str, params: dict[str, Any], to: Path) -> None:
         part = to.with_suffix(".part")
         with httpx.stream(
-            "GET", self._url + path, params=params, headers=self._headers, timeout=TIMEOUT_S
+            "GET", self.url + path, params=params, headers=self._headers, timeout=TIMEOUT_S
         ) as response:
             if response.is_error:
                 response.read()
@@ -119,15 +138,18 @@ class House:
                 raise Left
 
     @property
-    def _url(self) -> str:
+    def url(self) -> str:
         if given := os.environ.get("HOTSWAP_URL"):
             return given.rstrip("/")
         return str(json.loads((self._state_dir / "gateway.json").read_text())["url"]).rstrip("/")
 
     @property
+    def key(self) -> str:
+        return os.environ.get("HOTSWAP_API_KEY") or (self._state_dir / "admin.key").read_text().strip()
+
+    @property
     def _headers(self) -> dict[str, str]:
-        key = os.environ.get("HOTSWAP_API_KEY") or (self._state_dir / "admin.key").read_text().strip()
-        return {"authorization": f"Bearer {key}"}
+        return {"authorization": f"Bearer {self.key}"}
 
 
 def _check(response: httpx.Response) -> None:

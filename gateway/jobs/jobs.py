@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -29,6 +31,8 @@ from gateway.jobs.tables import checkpoints, events, jobs, workers
 
 ENDED = ("succeeded", "failed", "cancelled")
 MAX_PAGE = 100
+PROPOSED = "hotswap.retraining.proposed"
+"""Type of the webhook; its `data.id` is the job's."""
 
 Page: TypeAlias = tuple[Sequence[dict[str, Any]], bool]
 """What is on it, and whether there are more."""
@@ -50,6 +54,26 @@ class Terms:
     webhook: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """By which plan (`gateway.retraining`) a job is started, why, and which licences it accepts."""
+
+    plan: str
+    why: str
+    accept: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedJob:
+    """What a plan wants to know of its job; `why` it failed."""
+
+    id: str
+    status: str
+    created_at: datetime
+    version: str | None
+    why: str
+
+
 class Jobs:
     """Every job; a tenant sees its own."""
 
@@ -58,8 +82,13 @@ class Jobs:
         self._files = files
         self._terms = terms
 
-    async def create(self, tenant: str, key: str, asked: NewJob) -> dict[str, Any]:
-        """Records a job and has it checked. Raises `BadRequest`, `Unavailable` (code `no_worker`)."""
+    async def create(
+        self, tenant: str, key: str, asked: NewJob, start: Start | None = None
+    ) -> dict[str, Any]:
+        """Records a job and has it checked. `start`: nobody asked for it by hand.
+
+        Raises `BadRequest`, `Unavailable` (code `no_worker`).
+        """
         method = asked.chosen()
         if method["type"] not in self._terms.methods:
             raise BadRequest(
@@ -90,11 +119,14 @@ class Jobs:
             "method": method,
             "metadata": asked.metadata,
             "result_files": [],
+            "plan": None if start is None else start.plan,
+            "accept": None if start is None else list(start.accept),
         }
+        why = "" if start is None else f", for {start.why}"
         async with self._engine.begin() as connection:
             await self._check_workers(connection)
             await connection.execute(sa.insert(jobs).values(row))
-            await _tell(connection, job_id, f"Created fine-tuning job: {job_id}")
+            await _tell(connection, job_id, f"Created fine-tuning job: {job_id}{why}")
             await _tell(connection, job_id, f"Validating training file: {asked.training_file}")
             entry = await enqueue(connection, LIGHT, CHECK_TASK, {"job": job_id}, lock=job_id)
             return await _changed(connection, job_id, queue_id=entry)
@@ -103,6 +135,22 @@ class Jobs:
         """Raises `NotFound`, code `fine_tune_not_found`."""
         async with self._engine.connect() as connection:
             return shown.job(await _mine(connection, tenant, id))
+
+    async def of_plan(self, plan: str) -> PlannedJob | None:
+        """The last job that a plan has started."""
+        query = sa.select(jobs).where(_J.plan == plan).order_by(_J.number.desc()).limit(1)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            return None
+        why = (row.error or {}).get("message", "")
+        return PlannedJob(row.id, row.status, row.created_at, row.version, why)
+
+    async def propose(self, id: str) -> None:
+        """Has a webhook told that the version of a plan's job is proposed, where one is told of anything."""
+        if self._terms.webhook:
+            async with self._engine.begin() as connection:
+                await enqueue_webhook(connection, new_id("evt_"), PROPOSED, id, int(time.time()))
 
     async def list(
         self, tenant: str, after: str | None, limit: int, metadata: Mapping[str, str] | None, without: bool

@@ -75,6 +75,12 @@ class Progress:
         """Whether it is still to go on under this entry."""
         return await self.take(job, entry, ("validating_files", "queued", "running")) is not None
 
+    async def cancelled(self, job: str) -> bool:
+        """Whether it has ended so; what is left of it is of no use."""
+        async with self._engine.connect() as connection:
+            status = await connection.scalar(sa.select(_J.status).where(_J.id == job))
+        return bool(status == "cancelled")
+
     async def checked(self, job: str, entry: int) -> None:
         """Its files are good: it waits for a device. Raises `NotOurs`."""
         async with self._engine.begin() as connection:
@@ -90,6 +96,19 @@ class Progress:
             if row.status != "running":
                 await _tell(connection, job, "Fine-tuning job started")
                 await _put(connection, job, status="running")
+
+    async def built(self, job: str, entry: int, lineage: Mapping[str, Any], message: str) -> None:
+        """Its rows are frozen as a dataset. Raises `NotOurs`."""
+        async with self._engine.begin() as connection:
+            await _ours(connection, job, entry)
+            await _tell(connection, job, message, lineage)
+            await _put(connection, job, lineage=dict(lineage))
+
+    async def said(self, job: str, entry: int, message: str, level: str) -> None:
+        """Raises `NotOurs`."""
+        async with self._engine.begin() as connection:
+            await _ours(connection, job, entry)
+            await _tell(connection, job, message, level=level)
 
     async def resolved(self, job: str, entry: int, hyperparameters: Mapping[str, Any]) -> None:
         """What `auto` came to. Raises `NotOurs`."""

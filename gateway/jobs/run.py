@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Row
 
@@ -37,6 +38,9 @@ FORGET_S = 120.0
 """For the store of checkpoints to delete a job's."""
 STOPPED = 75
 """How the trainer ends when it was asked to and has saved."""
+TRAINING, VALIDATION = "training_file.jsonl", "validation_file.jsonl"
+KEY = "HOTSWAP_TRAINER_KEY"
+"""Where the trainer finds the gateway's key, when it is to speak to it (`training.chores`)."""
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
@@ -73,6 +77,7 @@ class Run:
         self._entry = entry
         self._device = device
         self._steps: list[Step] = []
+        self._lineage: dict[str, Any] | None = job.lineage
         self.folder = bench.settings.jobs_path / job.id
 
     async def check(self) -> None:
@@ -88,29 +93,27 @@ class Run:
             await work
         except Failed as error:
             await self._bench.progress.failed(self._job.id, self._entry, error.code, str(error), error.param)
-            await asyncio.to_thread(self._clear)
+            await asyncio.to_thread(self.clear)
         except Left:
             await self._bench.progress.put_back(self._job.id, self._entry)
             raise PutBack from None
 
     async def _check(self) -> None:
         await self._fetch()
-        done = await self._run_trainer(check=True)
-        if done is None:
-            raise Left
+        await self._run_trainer("check")
         await self._bench.progress.checked(self._job.id, self._entry)
 
     async def _train(self) -> None:
         await self._bench.progress.began(self._job.id, self._entry)
         await self._fetch()
-        done = await self._run_trainer(check=False)
-        if done is None:
-            raise Left
-        await self._keep(done)
+        await self._keep(await self._run_trainer("train"))
 
     async def _fetch(self) -> None:
         """The rows, once."""
         await asyncio.to_thread(self.folder.mkdir, parents=True, exist_ok=True)
+        if self._job.plan is not None:
+            await self._build()
+            return
         for param, file in (
             ("training_file", self._job.training_file),
             ("validation_file", self._job.validation_file),
@@ -128,17 +131,68 @@ class Run:
                     raise Failed(f"invalid_{param}", str(error), param) from error
                 raise
 
-    async def _run_trainer(self, *, check: bool) -> Mapping[str, Any] | None:
-        """The trainer's last event; None when it was stopped because the worker stops."""
-        spec = self.folder / ("check.json" if check else "spec.json")
-        spec.write_text(json.dumps(self._spec(check), indent=1))
+    async def _build(self) -> None:
+        """The rows of a job that a plan has started: of a dataset of their own, once."""
+        if (self.folder / TRAINING).exists() and self._job.lineage is not None:
+            return
+        settings, house = self._bench.settings, self._bench.house
+        both = "&" if "?" in self._job.training_file else "?"
+        asked = {
+            "name": self._job.adapter,
+            "source": f"{self._job.training_file}{both}tenant={quote(self._job.tenant)}",
+            "shelf": str(settings.state_dir.absolute() / "datasets"),
+            "accept": self._job.accept or [],
+            "url": house.url,
+        }
+        done = await self._run_trainer("build", build=asked)
+        lineage = dict(done["lineage"])
+        held_out = done["held_out"] or "none"
+        told = f"Rows of the dataset {lineage['dataset']}: {done['rows']}, and {held_out} held out"
+        await self._bench.progress.built(self._job.id, self._entry, lineage, told)
+        self._lineage = lineage
+
+    async def _prove(self, version: str) -> None:
+        """The report card of the version that a plan's job has made, and what it says in one event."""
+        progress, house = self._bench.progress, self._bench.house
+        held_out = self.folder / VALIDATION
+        if not held_out.exists() or not held_out.stat().st_size:
+            await progress.said(
+                self._job.id, self._entry, "Not proved: there are no held-out rows to judge by", "warn"
+            )
+            return
+        stable, manifest = await asyncio.to_thread(house.before, version)
+        asked = {
+            "version": version,
+            "folder": str(self.folder / "adapter"),
+            "stable": stable or self._bench.settings.base.name,
+            "claimed": "" if manifest["base_assumed"] else manifest["base_fingerprint"],
+            "url": house.url,
+        }
+        try:
+            card = (await self._run_trainer("prove", prove=asked))["card"]
+        except Failed as error:  # the version is there, and without a card it is not promoted
+            await progress.said(self._job.id, self._entry, f"Not proved: {error}", "warn")
+            return
+        await asyncio.to_thread(house.grade, version, card)
+        failed = [found["gate"] for found in card["findings"] if not found["passed"]]
+        told = f"Gates not passed: {', '.join(failed)}" if failed else "All gates are passed"
+        await progress.said(self._job.id, self._entry, told, "warn" if failed else "info")
+
+    async def _run_trainer(self, work: str, **more: Any) -> Mapping[str, Any]:
+        """The trainer's last event, of its `work`: check, train, build or prove.
+
+        Raises `Left` when it was stopped because the worker stops.
+        """
+        spec = self.folder / f"{work}.json"
+        spec.write_text(json.dumps({**self._spec(work == "check"), **more}, indent=1))
         trainer = Trainer(
-            f"{'check' if check else 'train'}-{self._job.id}",
+            f"{work}-{self._job.id}",
             self._bench.command(spec),
             state_dir=self._bench.settings.state_dir,
             log=self.folder / "log.txt",
             device=self._device,
             stop_s=self._bench.settings.jobs.stop_s,
+            secrets={KEY: self._bench.house.key} if more else None,
         )
         async with trainer.running() as events:
             watching = asyncio.create_task(self._watch(trainer))
@@ -154,7 +208,7 @@ class Run:
         if last is not None:
             return last
         if self._bench.stopping.is_set() or trainer.status == STOPPED:
-            return None
+            raise Left
         if not await self._bench.progress.holds(self._job.id, self._entry):
             raise NotOurs(self._job.id)
         if trainer.status is not None and trainer.status < 0:  # the kernel, for want of memory, or somebody
@@ -219,7 +273,7 @@ class Run:
                         await self._bench.progress.checkpoint(
                             self._job.id, self._entry, event["step"], metrics
                         )
-                    case "checked" | "done" | "error":
+                    case "checked" | "built" | "proved" | "done" | "error":
                         last = event
             await flush()
         except NotOurs:
@@ -246,6 +300,8 @@ class Run:
             if error.status in (400, 404, 409, 413, 507):
                 raise Failed("registration_failed", f"the result was not registered: {error}") from error
             raise
+        if job.plan is not None:
+            await self._prove(version)
         await self._bench.progress.succeeded(
             job.id,
             self._entry,
@@ -254,7 +310,7 @@ class Run:
             results=results,
             last=self._steps[-1] if self._steps else None,
         )
-        await asyncio.to_thread(self._clear)
+        await asyncio.to_thread(self.clear)
 
     def _results(self) -> bytes:
         """A CSV with OpenAI's columns; of a step that was made twice, the last."""
@@ -267,7 +323,7 @@ class Run:
             out.writerow(["" if (value := found[step].get(name)) is None else value for name in names])
         return text.getvalue().encode()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """The log stays; rows, checkpoints and weights are elsewhere now, or of no use."""
         if (store := self._checkpoint_store) is not None:
             interpreter = str(self._bench.settings.jobs.python or sys.executable)
@@ -291,7 +347,8 @@ class Run:
     def _spec(self, check: bool) -> dict[str, Any]:
         settings, method = self._bench.settings, self._job.method
         continues = self._job.continues
-        validation = self.folder / "validation_file.jsonl"
+        validation = self.folder / VALIDATION
+        held_out = self._job.validation_file is not None or self._job.plan is not None
         part = {name: value for name, value in method[method["type"]].items() if name != "hyperparameters"}
         return {
             "check": check,
@@ -301,13 +358,14 @@ class Run:
             "hyperparameters": method[method["type"]]["hyperparameters"],
             "seed": self._job.seed,
             "base": str(settings.base_path),
-            "rows": str(self.folder / "training_file.jsonl"),
-            "validation": str(validation) if self._job.validation_file else None,
+            "rows": str(self.folder / TRAINING),
+            "validation": str(validation) if held_out else None,
             "continue_from": None if continues is None else self._version_folder(continues),
             "max_rank": settings.engine.max_lora_rank,
             "out": str(self.folder / "adapter"),
             "checkpoints": str(self.folder / "checkpoints"),
             "checkpoint_store": self._checkpoint_store,
+            "lineage": self._lineage,
             "tensorboard": None if settings.jobs.tensorboard is None else str(settings.jobs.tensorboard),
         }
 

@@ -36,12 +36,27 @@ def parse(uri: str) -> Source:
     feedback = query.pop("feedback", None)
     if query:
         raise _refusal(uri, f"{next(iter(query))!r} is unknown; there are since and feedback")
-    if since is not None and not _AGE.fullmatch(since):
-        raise _refusal(uri, f"since is {since!r}; write 30m, 12h, 7d or 4w")
+    try:
+        since_s = None if since is None else seconds(since)
+    except ValueError as error:
+        raise _refusal(uri, f"since is {error}") from None
     if feedback is not None and feedback not in FEEDBACK:
         raise _refusal(uri, f"feedback is {feedback!r}; there are {', '.join(FEEDBACK)}")
-    age = None if since is None else int(since[:-1]) * UNITS[since[-1]]
-    return Source(route, age, feedback)
+    return Source(route, since_s, feedback)
+
+
+def seconds(text: str) -> int:
+    """Of an age: 30m, 12h, 7d, 4w. Raises `ValueError`."""
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no age; write 30m, 12h, 7d or 4w")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def age(seconds: int) -> str:
+    """As it is written, in the largest unit that fits; what is no whole minute is rounded up."""
+    unit = next((unit for unit, size in reversed(UNITS.items()) if seconds % size == 0), "m")
+    return f"{-(-seconds // UNITS[unit])}{unit}"
 
 
 def _refusal(uri: str, why: str) -> BadRequest:

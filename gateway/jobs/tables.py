@@ -50,9 +50,13 @@ jobs = Table(
     Column("estimated_finish", DateTime(timezone=True), nullable=True),
     Column("queue_id", BigInteger, nullable=True),  # procrastinate's; an older entry of a job is void
     Column("lost", Integer, nullable=False, server_default="0"),  # workers that died with it
+    Column("plan", Text, nullable=True),  # of `gateway.retraining`; null: somebody asked for it
+    Column("accept", JSONB(none_as_null=True), nullable=True),  # licences that the plan accepts
+    Column("lineage", JSONB(none_as_null=True), nullable=True),  # of the dataset that was built for it
     CheckConstraint(f"status IN {STATUSES!r}", name="fine_tuning_jobs_status_check"),
 )
 Index("fine_tuning_jobs_tenant", jobs.c.tenant, jobs.c.number)
+Index("fine_tuning_jobs_plan", jobs.c.plan, jobs.c.number)
 
 events = Table(
     "fine_tuning_events",

@@ -4,6 +4,8 @@
 
     {"event": "started", "hyperparameters": {"n_epochs": 3, ...}}
     {"event": "checked", "rows": 58}                                      of a spec with "check": true
+    {"event": "built", "lineage": {...}, "rows": 270, "held_out": 30}     of one with "build"
+    {"event": "proved", "card": {...}}                                    of one with "prove"
     {"event": "step", "step": 1, "total": 12, "loss": 4.9, "eta_s": 20.1}
     {"event": "validated", "step": 10, "loss": 4.1, "accuracy": 0.3}
     {"event": "checkpoint", "step": 10}
@@ -52,6 +54,7 @@ class Trainer:
         log: Path,
         device: str | None,
         stop_s: float,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
         self.log = log
@@ -64,7 +67,7 @@ class Trainer:
             command,
             state_dir=state_dir,
             log_path=log,
-            env=environment | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
+            env=environment | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"} | dict(secrets or {}),
             grace_s=stop_s,
             on_line=self._lines.put_nowait,
         )

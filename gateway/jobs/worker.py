@@ -179,10 +179,13 @@ class Worker:
             return  # cancelled, paused or put into the queue anew meanwhile
         if self._bench.stopping.is_set():
             raise PutBack
+        run = Run(self._bench, row, entry, device)
         try:
-            await work(Run(self._bench, row, entry, device))
+            await work(run)
         except NotOurs:
             log.info("job %s was taken away: cancelled, paused or somebody else's", job)
+            if await self._bench.progress.cancelled(job):
+                await asyncio.to_thread(run.clear)
         except (HouseError, OSError, SQLAlchemyError, httpx.HTTPError) as error:
             log.exception("job %s met with a fault", job)
             why = f"The worker met with a fault ({error})"

@@ -10,6 +10,8 @@ import hashlib
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -23,6 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
     select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import DBAPIError
@@ -49,8 +52,11 @@ table = Table(
     Column("at", DateTime(timezone=True), server_default=func.clock_timestamp(), nullable=False),
     Column("once", Text, nullable=False),
     Column("said", JSONB, nullable=False),
+    Column("route", Text),  # of the exchange; null in rows of before these columns
+    Column("version", Text),
     UniqueConstraint("tenant", "exchange", "once", name="traffic_feedback_once"),
     Index("traffic_feedback_exchange", "exchange"),
+    Index("traffic_feedback_route", "route", "at"),
 )
 
 
@@ -75,7 +81,31 @@ class Key(Protocol):
 
 
 Find = Callable[[str], Awaitable[Mapping[str, Any] | None]]
-"""What is remembered of an exchange: its tenant, and whether it is redacted."""
+"""What is remembered of an exchange: its tenant, route and version, and whether it is redacted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opinions:
+    """Exchanges with a correction, with a thumb either way, and with a thumb up: the last one of each."""
+
+    corrected: int = 0
+    judged: int = 0
+    liked: int = 0
+
+
+_OPINIONS = text(
+    """
+    SELECT count(*) FILTER (WHERE corrected), count(thumb), count(*) FILTER (WHERE thumb = 'up')
+    FROM (
+        SELECT bool_or(jsonb_exists(said, 'correction')) AS corrected,
+            (array_agg(said ->> 'thumb' ORDER BY at DESC) FILTER (WHERE jsonb_exists(said, 'thumb')))[1]
+                AS thumb
+        FROM traffic_feedback
+        WHERE route = :route AND tenant = :tenant AND at > :since AND at <= :until
+        GROUP BY exchange
+    ) AS each_exchange
+    """
+)
 
 
 class Feedback:
@@ -106,7 +136,8 @@ class Feedback:
             content = redact_json(content)[0]
         once = said.idempotency_key or _digest(content)
         row = {"id": f"fb_{secrets.token_hex(12)}", "exchange": id, "tenant": key.tenant, "key": key.id}
-        said_now = insert(table).values(**row, once=once, said=content)
+        about = {"route": found["route"], "version": found["version"]}
+        said_now = insert(table).values(**row, **about, once=once, said=content)
         made = said_now.on_conflict_do_nothing().returning(table.c.id)
         try:
             async with self._engine.begin() as connection:
@@ -128,6 +159,12 @@ class Feedback:
         async with self._engine.connect() as connection:
             rows = (await connection.execute(wanted)).all()
         return amended((row.exchange, row.said) for row in rows)
+
+    async def opinions(self, route: str, tenant: str, since: datetime, until: datetime) -> Opinions:
+        """Of the exchanges of a route of which something was said in that time."""
+        asked = {"route": route, "tenant": tenant, "since": since, "until": until}
+        async with self._engine.connect() as connection:
+            return Opinions(*(await connection.execute(_OPINIONS, asked)).one())
 
     async def exchanges(self, kind: str, limit: int = 10_000) -> list[str]:
         """The newest exchanges with feedback of a kind: any, up, down, corrected. Raises `BadRequest`."""

@@ -28,6 +28,7 @@ from gateway.db import Database, DatabaseError, EmbeddedPostgres
 from gateway.db.database import head
 from gateway.db.migrations import runner
 from gateway.fleet import wishes
+from gateway.retraining import plans
 from gateway.traffic import amendments, feedback, forgetting, imports, policy, rollup, traffic
 from tests.supervise.family import eventually
 
@@ -103,6 +104,7 @@ TABLES = (
     amendments.metadata,
     gateway.files.tables.metadata,
     gateway.jobs.tables.metadata,
+    plans.metadata,
 )
 SCHEMA = "c70ec4b400a60ad9592787653aae5ae77ae41bf801d56b5bd2712751a07f2009"
 OF_THE_QUEUE = "procrastinate_"

@@ -42,9 +42,35 @@ def kill_worker() -> None:
         time.sleep(0.1)
 
 
+def build(spec: dict[str, Any]) -> int:
+    """As `training.chores` does, but for the dataset."""
+    assert os.environ["HOTSWAP_TRAINER_KEY"]
+    assert spec["build"]["source"].startswith("traffic://tiny?feedback=corrected&tenant=default")
+    row = {"messages": [{"role": "user", "content": "{}"}, {"role": "assistant", "content": "ok"}]}
+    for name in ("rows", "validation"):
+        Path(spec[name]).write_text(json.dumps(row) + "\n")
+    lineage = {"dataset": f"{spec['build']['name']}@0123456789ab", "dataset_digest": "0" * 64}
+    tell("built", lineage=lineage, rows=1, held_out=1)
+    return 0
+
+
+def prove(spec: dict[str, Any]) -> int:
+    """Every gate is passed, but by the versions of `bad`."""
+    assert os.environ["HOTSWAP_TRAINER_KEY"] and Path(spec["prove"]["folder"]).is_dir()
+    version = spec["prove"]["version"]
+    passed = not version.startswith("bad@")
+    finding = {"gate": "task gain", "passed": passed, "measured": "some", "bound": "above 0"}
+    tell("proved", card={"version": version, "passed": passed, "findings": [finding]})
+    return 0
+
+
 def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     spec = json.loads(Path(sys.argv[1]).read_text())
+    if spec.get("build"):
+        return build(spec)
+    if spec.get("prove"):
+        return prove(spec)
     try:
         rows = read_rows(Path(spec["rows"]))
     except TrainingError as error:

@@ -134,6 +134,8 @@ def test_a_cancelled_job_stops_within_seconds(shop: Shop) -> None:
         shop.sdk.fine_tuning.jobs.cancel(job.id)
         wait_for("the trainer has gone", lambda: not trainers(job.id), 5)
         assert "cancelled" == shop.sdk.fine_tuning.jobs.retrieve(job.id).status
+        folder = shop.settings().jobs_path / job.id
+        wait_for("only its log is left", lambda: ["log.txt"] == [each.name for each in folder.iterdir()], 5)
         done = shop.wait(shop.create(steps=1).id, "succeeded")  # and the device is free
     assert done.status == "succeeded"
 

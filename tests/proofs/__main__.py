@@ -43,6 +43,7 @@ PROOFS = (
     "memory_estimate",
     "training_speed",
     "killed_jobs",
+    "retraining",
     "banking77_all",
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.db import Database
 from gateway.errors import BadRequest, GatewayError, NotFound, TooLarge, Unavailable
-from gateway.traffic.feedback import Feedback, bare
+from gateway.traffic.feedback import Feedback, Opinions, bare
 
 ID = "01a20e09119b74edaa8a6546182c7f8d"
 
@@ -24,9 +25,9 @@ class Key:
 
 
 REMEMBERED = {
-    ID: {"tenant": "default", "redacted": False},
-    "other": {"tenant": "default", "redacted": False},
-    "strict": {"tenant": "default", "redacted": True},
+    ID: {"tenant": "default", "redacted": False, "route": "support", "version": "support@1"},
+    "other": {"tenant": "default", "redacted": False, "route": "support", "version": "support@2"},
+    "strict": {"tenant": "default", "redacted": True, "route": "strict", "version": "strict@1"},
 }
 
 
@@ -124,6 +125,20 @@ async def test_mistakes_are_told(
         await feedback.give(Key(), given)
     assert refused.value.param == param
     assert await feedback.of([ID, "unknown"]) == {}
+
+
+async def test_opinions_are_of_a_route_and_a_time_each_exchange_once(feedback: Feedback) -> None:
+    began = datetime.now(UTC) - timedelta(seconds=5)
+    await feedback.give(Key(), body(thumb="down"))
+    await feedback.give(Key(), body(thumb="up"))  # on second thoughts
+    await feedback.give(Key(), body(correction="so"))
+    await feedback.give(Key(), json.dumps({"id": "other", "thumb": "down"}).encode())
+    await feedback.give(Key(), json.dumps({"id": "strict", "thumb": "up"}).encode())
+    now = datetime.now(UTC) + timedelta(seconds=5)
+    assert await feedback.opinions("support", "default", began, now) == Opinions(1, 2, 1)
+    assert await feedback.opinions("strict", "default", began, now) == Opinions(0, 1, 1)
+    assert await feedback.opinions("support", "acme", began, now) == Opinions()
+    assert await feedback.opinions("support", "default", now, now) == Opinions()
 
 
 async def test_another_tenants_exchange_is_as_unknown_as_none(feedback: Feedback) -> None:

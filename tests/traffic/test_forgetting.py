@@ -114,7 +114,7 @@ async def test_feedback_is_forgotten_with_its_exchange(place: Place, db: Databas
     shipped, left_out, other = of("alice"), of("alice", 1), of("bob", 2)
 
     async def find(id: str) -> dict[str, object]:
-        return {"tenant": "default", "redacted": False}
+        return {"tenant": "default", "redacted": False, "route": "support", "version": "support@1"}
 
     feedback = Feedback(db.engine, find)
     for each in (shipped, left_out, other):

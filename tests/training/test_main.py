@@ -91,17 +91,36 @@ def test_preferences_have_a_gentler_rate_and_a_beta(tmp_path: Path) -> None:
     assert (2, 0.3) == (spec.resolved()["learning_rate_multiplier"], spec.resolved()["beta"])
 
 
-def test_a_grader_is_a_reward_where_there_is_one_like_it(tmp_path: Path) -> None:
-    equal = {"type": "string_check", "operation": "eq"}
-    spec = Spec.read(Path(spec_file(tmp_path, method="reinforcement", grader=equal)))
-    assert ("grpo", ("exact",)) == (spec.recipe().method, spec.recipe().rewards)
+@pytest.mark.parametrize(
+    ("grader", "reward"),
+    [
+        ({"type": "string_check", "operation": "eq", "input": "{{sample.output_text}}"}, "exact"),
+        ({"type": "string_check", "operation": "ne"}, "other"),
+        ({"type": "string_check", "operation": "ilike"}, "icontains"),
+        ({"type": "text_similarity", "evaluation_metric": "rouge_l"}, "rouge_l"),
+    ],
+)
+def test_a_grader_is_a_reward_where_there_is_one_like_it(
+    grader: dict[str, str], reward: str, tmp_path: Path
+) -> None:
+    spec = Spec.read(Path(spec_file(tmp_path, method="reinforcement", grader=grader)))
+    assert ("grpo", (reward,)) == (spec.recipe().method, spec.recipe().rewards)
 
 
-def test_a_grader_that_there_is_none_like_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = spec_file(tmp_path, method="reinforcement", grader={"type": "python", "source": "…"})
-    assert 1 == main([asked])
+@pytest.mark.parametrize(
+    ("grader", "words"),
+    [
+        ({"type": "python", "source": "…"}, "python"),
+        ({"type": "text_similarity", "evaluation_metric": "meteor"}, "text_similarity meteor"),
+        ({"type": "string_check", "operation": "eq", "input": "{{item.a}}"}, "string_check eq {{item.a}}"),
+    ],
+)
+def test_a_grader_that_there_is_none_like_is_told(
+    grader: dict[str, str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert 1 == main([spec_file(tmp_path, method="reinforcement", grader=grader)])
     (error,) = told(capsys.readouterr().out)
-    assert ("training_failed", True) == (error["code"], "the grader (python)" in error["message"])
+    assert ("training_failed", True) == (error["code"], f"the grader ({words})" in error["message"])
 
 
 def test_a_run_goes_on_from_an_adapter(

@@ -29,7 +29,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("fine-tuning")
     prepare(str(build(folder / "tiny-llama")), folder / "base", "small", lambda line: None)
     with Fake(model="small") as fake:
-        more = {"HOTSWAP_JOBS__WORKERS": "1"}
+        more = {"HOTSWAP_JOBS__WORKERS": "1", "HOTSWAP_JOBS__RETRAIN_EVERY_S": "0.5"}
         with House(folder / "house", folder / "base", before([fake], base="small", **more)) as running:
             yield running
 
@@ -76,6 +76,28 @@ def test_a_model_learns_from_the_corrections_of_its_own_traffic(house: House) ->
         assert ("succeeded", None) == (job.status, job.error)
     shown = httpx.get(f"{house.url}/admin/v1/adapters/corrected", headers=house.headers).json()
     assert 8 == shown["versions"][0]["manifest"]["lineage"]["rows"]
+
+
+def test_a_plan_learns_from_corrections_by_itself_and_forgetting_knows_of_it(house: House) -> None:
+    words = ("--corrections", "8", "--epochs", "1", "--accept-licence", "unknown")
+    made = house.cli("retrain", "set", "by-itself", "--from", "small", *words)
+    assert 0 == made.returncode, made.stderr
+    wait_for("it has ended", lambda: _plan(house)["result"], 240, 0.5)
+    plan = _plan(house)
+    # The fake engine tells no tokens: nothing can be proved by it, and nothing is proposed.
+    assert "could not be proved" in plan["result"] and plan["proposed"] is None
+    shown = httpx.get(f"{house.url}/admin/v1/adapters/by-itself", headers=house.headers).json()["versions"]
+    lineage = shown[0]["manifest"]["lineage"]
+    assert lineage["dataset"].startswith("by-itself@") and 8 > lineage["rows"] >= 6
+    datasets = httpx.get(f"{house.url}/admin/v1/datasets?name=by-itself", headers=house.headers).json()[
+        "data"
+    ]
+    assert [shown[0]["name"]] == datasets[0]["versions"]
+
+
+def _plan(house: House) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(house.cli("retrain", "ls", "--json").stdout)[0]
+    return found
 
 
 def test_the_command_line_shows_it(house: House) -> None:
