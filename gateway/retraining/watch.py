@@ -89,7 +89,7 @@ class Retraining:
         if reason is not None:
             try:
                 await self.start(plan, reason)
-            except GatewayError as error:
+            except (GatewayError, AdapterError, ValueError) as error:  # this plan's; the others go on
                 if plan.problem != str(error):
                     await self.plans.note(plan.adapter, problem=str(error))
                     log.warning("retraining of %s could not start yet: %s", plan.adapter, error)

@@ -83,7 +83,7 @@ class Journal:
         segment_bytes: int = 64 * 1024 * 1024,
         segment_age_s: float = 10.0,
         limit_bytes: int = 10 * 1024**3,
-        write_every_s: float = 0.01,
+        write_every_s: float = 0.03,
         sync_every_s: float = 0.1,
     ) -> None:
         self._root = folder

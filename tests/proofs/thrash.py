@@ -28,7 +28,7 @@ ROUNDS = int(os.environ.get("THRASH_ROUNDS", "5"))
 CELL_S = float(os.environ.get("THRASH_S", "12"))
 WARM_S = float(os.environ.get("THRASH_WARM_S", "5"))
 OPEN_S = float(os.environ.get("THRASH_OPEN_S", "60"))
-LIMIT_S = float(os.environ.get("THRASH_LIMIT_S", "1300"))
+LIMIT_S = float(os.environ.get("THRASH_LIMIT_S", "1600"))
 """After this much time no further round begins; the page says how many there were. What follows takes
 6 minutes more."""
 ENGINES, SLOTS, ADAPTERS, CLIENTS = 2, 4, 64, 64
