@@ -82,7 +82,7 @@ class Ramp(Section):
 
     def offsets(self, rng: np.random.Generator, seconds: float, hold_s: float = 0.0) -> Floats:
         held, ramped = self.rate * hold_s, (self.rate + self.to_rate) / 2 * (seconds - hold_s)
-        total = held + ramped
+        total = max(0.0, held + ramped)  # of nearly no time, rounding can leave less than none
         if self.process == "constant":
             points = np.arange(math.ceil(total) + 1, dtype=np.float64)
             points = points[points < total]

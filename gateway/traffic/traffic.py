@@ -36,6 +36,8 @@ from gateway.traffic.unit import new_salt
 log = logging.getLogger("hotswap.traffic")
 
 COUNT_EVERY_S = 1.0
+WRITTEN_S = 0.1
+"""After its end a record is in the journal's file within this."""
 
 metadata = MetaData()
 
@@ -117,6 +119,9 @@ class Traffic:
         except ValueError:
             return None
         found = await self._page(wanted)
+        if not found:  # what has ended just now is in the journal a moment later
+            await asyncio.sleep(WRITTEN_S)
+            found = await self._page(wanted)
         return found[0] if found else None
 
     async def _known(self, route: str, ids: Sequence[str]) -> set[str]:

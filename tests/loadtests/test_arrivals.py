@@ -82,6 +82,11 @@ def test_a_poisson_ramp_follows_its_rate():
     assert [5625, 11875, 18125, 24375] == pytest.approx(quarters.tolist(), rel=0.035)
 
 
+def test_a_ramp_over_nearly_no_time_offers_nothing():
+    for seconds in (0.0, 1.401298464324817e-45):
+        assert 0 == Ramp(rate=1, to_rate=2).offsets(np.random.default_rng(0), seconds, 1e-44).size
+
+
 def test_a_ramp_holds_its_start_rate_through_the_warm_up():
     times = Ramp(rate=2, to_rate=4, process="constant").offsets(rng(), 20, hold_s=10)
     assert [k / 2 for k in range(20)] == times[:20].tolist()
