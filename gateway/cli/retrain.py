@@ -116,7 +116,8 @@ def _new(plan: dict[str, Any]) -> str:
 
 def _last(plan: dict[str, Any]) -> str:
     problem = plan["problem"] and f"could not start: {plan['problem']}"
-    return problem or plan["result"] or "-"
+    under_way = plan["job"] and f"{plan['job']} is {plan['status']}"
+    return problem or plan["result"] or under_way or "-"
 
 
 def _seconds(option: str, text: str | None) -> int | None:

@@ -154,8 +154,7 @@ class Run:
     async def _prove(self, version: str) -> None:
         """The report card of the version that a plan's job has made, and what it says in one event."""
         progress, house = self._bench.progress, self._bench.house
-        held_out = self.folder / VALIDATION
-        if not held_out.exists() or not held_out.stat().st_size:
+        if not self._holds_out:
             await progress.said(
                 self._job.id, self._entry, "Not proved: there are no held-out rows to judge by", "warn"
             )
@@ -184,7 +183,7 @@ class Run:
         Raises `Left` when it was stopped because the worker stops.
         """
         spec = self.folder / f"{work}.json"
-        spec.write_text(json.dumps({**self._spec(work == "check"), **more}, indent=1))
+        spec.write_text(json.dumps({**self._spec(work), **more}, indent=1))
         trainer = Trainer(
             f"{work}-{self._job.id}",
             self._bench.command(spec),
@@ -344,14 +343,20 @@ class Run:
         store = self._bench.settings.jobs.checkpoint_store
         return None if store is None else f"{store.rstrip('/')}/{self._job.id}"
 
-    def _spec(self, check: bool) -> dict[str, Any]:
+    @property
+    def _holds_out(self) -> bool:
+        """Are there rows to judge by? Of the few rows of a plan's job, there may be none."""
+        if self._job.plan is None:
+            return self._job.validation_file is not None
+        path: Path = self.folder / VALIDATION
+        return path.exists() and path.stat().st_size > 0
+
+    def _spec(self, work: str) -> dict[str, Any]:
         settings, method = self._bench.settings, self._job.method
         continues = self._job.continues
-        validation = self.folder / VALIDATION
-        held_out = self._job.validation_file is not None or self._job.plan is not None
         part = {name: value for name, value in method[method["type"]].items() if name != "hyperparameters"}
         return {
-            "check": check,
+            "check": work == "check",
             "job": self._job.id,
             "method": method["type"],
             **part,
@@ -359,7 +364,7 @@ class Run:
             "seed": self._job.seed,
             "base": str(settings.base_path),
             "rows": str(self.folder / TRAINING),
-            "validation": str(validation) if held_out else None,
+            "validation": str(self.folder / VALIDATION) if work == "build" or self._holds_out else None,
             "continue_from": None if continues is None else self._version_folder(continues),
             "max_rank": settings.engine.max_lora_rank,
             "out": str(self.folder / "adapter"),

@@ -122,13 +122,15 @@ class Retraining:
     async def _shown(self, plan: Plan) -> dict[str, Any]:
         last = await self._jobs.of_plan(plan.adapter)
         seen = await self._seen(plan, last, datetime.now(UTC))
-        result, proposed = ("", None) if last is None else await self._result(last)
+        ended = last is not None and last.status in ENDED
+        result, proposed = await self._result(last) if last is not None and ended else ("", None)
         shown = {name: value for name, value in asdict(plan).items() if name not in ("told", "key")}
         return {
             **shown,
             "source": plan.source,
             "since_last": asdict(seen.since_last),
             "job": None if last is None else last.id,
+            "status": None if last is None else last.status,
             "result": result,
             "proposed": proposed,
         }

@@ -18,7 +18,7 @@ import pytest
 
 from gateway.traffic import journal as module
 from gateway.traffic.journal import Journal, JournalError
-from gateway.traffic.segment import CLOSED, OPEN, read_header, records
+from gateway.traffic.segment import CLOSED, OPEN, payloads, read_header
 from gateway.traffic.writers import close_left, take, used_bytes, writers
 
 QUICK = {"write_every_s": 0.001, "sync_every_s": 0.005}
@@ -35,8 +35,13 @@ def journal(folder: Path, **settings: Any) -> Iterator[Journal]:
 
 
 def kept(folder: Path, *kinds: str) -> list[bytes]:
-    paths = sorted(path for kind in kinds or (CLOSED, OPEN) for path in folder.glob(f"*/*{kind}"))
-    return [record for path in paths for record in records(path)]
+    """What a reader of the files finds; a file that is closed or dropped under it, it looks for again."""
+    while True:
+        paths = sorted(path for kind in kinds or (CLOSED, OPEN) for path in folder.glob(f"*/*{kind}"))
+        try:
+            return [record for path in paths for record in payloads(path)]
+        except FileNotFoundError:
+            time.sleep(0.001)
 
 
 def until(what: Callable[[], object], within_s: float = 5.0) -> None:
