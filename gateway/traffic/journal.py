@@ -5,7 +5,7 @@
     <folder>/<writer>/000000000042.segment  closed: nobody writes to it any more
     <folder>/<writer>/000000000043.open     written to now, or left by a process that was killed
 
-One process, one writer: it takes a folder that nobody holds, or makes one. `append` only puts a record into
+One process, one writer: it takes a folder that nobody holds, or makes one. `append` only puts records into
 memory. A thread writes what is there every `write_every_s`, which is what survives a `kill -9`; another makes
 it durable every `sync_every_s`, which is what survives the machine.
 """
@@ -21,7 +21,8 @@ import time
 import uuid
 from collections import deque
 from pathlib import Path
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from gateway.traffic.segment import FRAME_BYTES, HEADER_BYTES, OPEN, Header, file_name, pack_frame_into
 from gateway.traffic.writers import (
@@ -40,8 +41,8 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Records that wait for the disk. Beyond that the disk does not follow, and new ones are dropped."""
 
 BATCH_BYTES = 512 * 1024
-"""Records are put into batches of at most so much; one that is larger is a batch. A segment ends with a whole
-batch."""
+"""Payloads are put into batches of at most so much; one that is larger is a batch. A segment ends with a
+whole batch."""
 SPARE = 4
 """Batches whose memory is kept for the next ones: fresh memory costs more than all else that is done with a
 record."""
@@ -55,7 +56,7 @@ SPARE_SHARE = 0.1
 
 
 class _Batch:
-    """Records one after another, framed: the first `size` bytes of `buffer`."""
+    """Payloads one after another, framed: the first `size` bytes of `buffer`."""
 
     __slots__ = ("buffer", "records", "size")
 
@@ -83,7 +84,7 @@ class Journal:
         segment_bytes: int = 64 * 1024 * 1024,
         segment_age_s: float = 10.0,
         limit_bytes: int = 10 * 1024**3,
-        write_every_s: float = 0.03,
+        write_every_s: float = 0.05,
         sync_every_s: float = 0.1,
     ) -> None:
         self._root = folder
@@ -129,14 +130,14 @@ class Journal:
 
     # From the thread that serves.
 
-    def append(self, payload: bytes) -> bool:
-        """Takes a record into memory; False when it is dropped. Never waits."""
+    def append(self, payload: bytes, records: int = 1) -> bool:
+        """Takes a payload of so many records into memory; False when it is dropped. Never waits."""
         if self._full or self._appended_bytes - self._taken_bytes > MAX_WAITING_BYTES:
-            self._refused += 1
+            self._refused += records
             return False
         length = len(payload)
         size = FRAME_BYTES + length
-        self.appended += 1
+        self.appended += records
         self._appended_bytes += size
         with self._taking:
             batch = self._batch
@@ -147,13 +148,13 @@ class Journal:
             pack_frame_into(batch.buffer, begin, length, crc32(payload))
             batch.buffer[begin + FRAME_BYTES : end] = payload
             batch.size = end
-            batch.records += 1
+            batch.records += records
         if not self._some.is_set():
             self._some.set()
         return True
 
     def _next(self, size: int) -> _Batch:
-        """The batch gets no more records; one with room for a record of `size` bytes. Within `_taking`."""
+        """The batch gets no more; one with room for a frame of `size` bytes. Within `_taking`."""
         if self._batch.records:
             self._batches.append(self._batch)
             self._batch = self._spare.pop() if self._spare else _Batch(self._batch_bytes)

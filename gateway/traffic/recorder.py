@@ -1,9 +1,9 @@
 """What the request path calls: whether an exchange is remembered, and the record when it is over.
 
-Neither waits for anything. Records are written down some at a time: after another, one costs half of what it
-does between two requests, when nothing that it touches is in the processor's caches. The bytes go to the
-journal as they are, unless the policy keeps less than all of them: then a thread cleans the record first
-(`gateway.traffic.cleaner`), for what is not to be kept must not touch the disk.
+Neither waits for anything. Records are written down some at a time: together they cost less than half of
+what each does between two requests, when nothing that it touches is in the processor's caches. The bytes go
+to the journal as they are, unless the policy keeps less than all of them: then a thread cleans the record
+first (`gateway.traffic.cleaner`), for what is not to be kept must not touch the disk.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ GATHERED = 32
 """So many exchanges that are over are written down at once."""
 GATHER_S = 0.005
 """Or those that there are after so long."""
+TOGETHER_BYTES = 256 * 1024
+"""Of requests and answers that are handed to the journal as one, in about: damage costs what it hits."""
 
 Memory = tuple[Policy, str, Key]
 """How one exchange is remembered: its policy, its route, whose it is. Bare, because it is made for each."""
@@ -109,12 +111,20 @@ class Recorder:
         """Hands over what was gathered."""
         over, self._over = self._over, []
         since_1970 = time.time() - time.monotonic()
+        records: list[Exchanged] = []
+        size = 0
         for exchange in over:
             record = self._record(exchange, since_1970)
             if record.redacted or record.level != FULL:
                 self._clean(record)
-            else:
-                self._journal.append(encode(record))
+                continue
+            records.append(record)
+            size += len(record.request) + len(record.answer)
+            if size > TOGETHER_BYTES:
+                self._journal.append(encode(*records), len(records))
+                records, size = [], 0
+        if records:
+            self._journal.append(encode(*records), len(records))
 
     def _due(self) -> None:
         self._timer = None

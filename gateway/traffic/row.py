@@ -16,7 +16,7 @@ import msgspec
 from gateway.traffic import answer
 from gateway.traffic.answer import Answer
 from gateway.traffic.record import IMPORTED, METADATA, Exchanged, decode
-from gateway.traffic.segment import Damage, records
+from gateway.traffic.segment import Damage, payloads
 from gateway.traffic.unit import unit_of
 
 _json = msgspec.json.Encoder().encode
@@ -132,16 +132,16 @@ def imported(row: Row) -> bool:
 
 
 def rows_in(path: Path, damage: Damage) -> Iterator[Row]:
-    """The rows of a segment's whole records; those that are no records of ours are counted in `damage`.
+    """The rows of a segment's whole payloads; those that hold no records of ours are counted in `damage`.
     Raises `NotASegment`, `OSError`.
     """
-    for payload in records(path, damage):
+    for payload in payloads(path, damage):
         try:
-            record = decode(payload)
+            found = decode(payload)
         except msgspec.MsgspecError:
-            damage.records += 1
+            damage.frames += 1
         else:
-            yield row_of(record)
+            yield from map(row_of, found)
 
 
 def request_of(record: Exchanged) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
     header   MAGIC (8 bytes), writer id (16 bytes), number (u64), when it was begun (f64, seconds since 1970),
              crc32 of the 40 bytes before (u32)
-    record   length (u32), crc32 of the payload (u32), payload
+    frame    length (u32), crc32 of the payload (u32), payload (some records: `gateway.traffic.record`)
 
 Integers are little-endian. A file that is still written to ends in `.open`, one that is not in `.segment`.
-What follows the last whole record is a torn tail: of a process that was killed, or of a page that never
+What follows the last whole frame is a torn tail: of a process that was killed, or of a page that never
 reached the disk. It was never acknowledged, and nobody reads it.
 """
 
@@ -22,7 +22,7 @@ from uuid import UUID
 MAGIC = b"hotswap\x01"
 OPEN, CLOSED = ".open", ".segment"
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
-"""A longer record was never written; such a length is damage."""
+"""A longer payload was never written; such a length is damage."""
 
 _NAME = struct.Struct("<8s16sQd")
 _CRC = struct.Struct("<I")
@@ -53,9 +53,10 @@ class Header:
 
 @dataclass(slots=True)
 class Damage:
-    """What `records` could not read: whole records whose checksum is wrong, and bytes after the last one."""
+    """What `payloads` could not read: whole frames whose checksum is wrong, or that hold no records, and
+    bytes after the last one."""
 
-    records: int = 0
+    frames: int = 0
     tail_bytes: int = 0
 
 
@@ -85,10 +86,10 @@ def read_header(path: Path) -> Header:
     return Header(UUID(bytes=writer), number, begun)
 
 
-def records(path: Path, damage: Damage | None = None) -> Iterator[bytes]:
-    """The payloads of every whole record, in order, one in memory at a time.
+def payloads(path: Path, damage: Damage | None = None) -> Iterator[bytes]:
+    """Of every whole frame, in order, one in memory at a time.
 
-    A record whose checksum is wrong is left out when the next one can be found after it, and counted in
+    A frame whose checksum is wrong is left out when the next one can be found after it, and counted in
     `damage`. Raises `NotASegment`, `OSError`.
     """
     read_header(path)
@@ -112,13 +113,13 @@ def records(path: Path, damage: Damage | None = None) -> Iterator[bytes]:
             elif not _whole_at(file.fileno(), after, size):
                 break
             else:
-                damage.records += 1
+                damage.frames += 1
             at = after
     damage.tail_bytes += size - at
 
 
 def _whole_at(fd: int, at: int, size: int) -> bool:
-    """Whether a whole record stands there."""
+    """Whether a whole frame stands there."""
     head = os.pread(fd, FRAME_BYTES, at)
     if len(head) < FRAME_BYTES:
         return False

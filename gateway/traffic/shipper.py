@@ -158,8 +158,8 @@ def _rows(segments: Sequence[Path], writer: str, after: int, done: Shipped) -> I
             for row in rows_in(path, damage):
                 yield number, row
         except NotASegment as error:
-            damage.records += 1
+            damage.frames += 1
             log.error("%s: %s; it is left out", path, error)  # noqa: TRY400
-        if damage.records:
-            done.damaged += damage.records
-            log.error("%s: %d records are damaged and left out", path, damage.records)
+        if damage.frames:
+            done.damaged += damage.frames
+            log.error("%s: %d frames, of some records each, are damaged and left out", path, damage.frames)

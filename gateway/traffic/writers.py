@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 from gateway.supervise.lock import Lock, Locked
-from gateway.traffic.segment import CLOSED, HEADER_BYTES, OPEN, NotASegment, number_of, read_header, records
+from gateway.traffic.segment import CLOSED, HEADER_BYTES, OPEN, NotASegment, number_of, payloads, read_header
 
 LOCK, NUMBER = "writer", "number"
 
@@ -80,7 +80,7 @@ def close_left(folder: Path) -> None:
     """Closes what a writer that is no more left open in its `folder`. The caller holds its lock."""
     for path in folder.glob(f"*{OPEN}"):
         try:
-            empty = next(records(path), None) is None
+            empty = next(payloads(path), None) is None
         except ValueError:
             empty = True  # it was killed before the header was whole
         close_segment(path, empty=empty)

@@ -47,7 +47,7 @@ def talk(question: str = "why?", answer: str = "so", **more: Any) -> dict[str, A
 
 
 def rows(made: Prepared) -> list[Row]:
-    return [row_of(decode(item.payload)) for item in made.items]
+    return [row_of(record) for item in made.items for record in decode(item.payload)]
 
 
 def test_a_row_says_that_it_was_imported_and_from_where() -> None:

@@ -8,15 +8,19 @@ from typing import Any
 
 from gateway.traffic.policy import Policy
 from gateway.traffic.record import FULL, METADATA, Exchanged, decode
-from gateway.traffic.recorder import GATHER_S, GATHERED, Recorder
+from gateway.traffic.recorder import GATHER_S, GATHERED, TOGETHER_BYTES, Recorder
 
 
 class Journal:
     def __init__(self) -> None:
         self.records: list[Exchanged] = []
+        self.payloads = 0
 
-    def append(self, payload: bytes) -> bool:
-        self.records.append(decode(payload))
+    def append(self, payload: bytes, records: int = 1) -> bool:
+        found = decode(payload)
+        assert len(found) == records
+        self.records += found
+        self.payloads += 1
         return True
 
 
@@ -89,6 +93,18 @@ async def test_many_are_written_down_at_once_each_once_and_in_order() -> None:
     made.write_down()
     await asyncio.sleep(GATHER_S * 4)
     assert [record.id for record in journal.records] == wanted
+    assert journal.payloads == 4
+
+
+async def test_long_ones_are_handed_over_by_fewer() -> None:
+    made, journal, _ = recorder(Policy())
+    for id in ("a", "b", "c"):
+        exchange = Exchange(id)
+        exchange.body = b"x" * (TOGETHER_BYTES // 2 + 1)
+        made.begin(exchange, "support", Key(), {})  # type: ignore[arg-type]
+        made.ended(exchange)  # type: ignore[arg-type]
+    made.write_down()
+    assert ([record.id for record in journal.records], journal.payloads) == (["a", "b", "c"], 2)
 
 
 async def test_what_is_not_to_be_kept_whole_is_cleaned_first() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.traffic.lake import COLUMNS, batch_of
@@ -19,7 +20,8 @@ def sent(**request: Any) -> bytes:
 
 def test_a_record_survives_its_encoding() -> None:
     given = record(3)
-    assert decode(encode(given)) == given
+    assert decode(encode(given, given)) == [given, given]
+    assert decode(msgspec.msgpack.encode(given)) == [given]  # as it was written until December 2026
 
 
 def test_a_row_says_what_was_asked_and_answered() -> None:

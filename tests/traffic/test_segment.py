@@ -14,8 +14,8 @@ from gateway.traffic.segment import (
     Header,
     NotASegment,
     frame,
+    payloads,
     read_header,
-    records,
 )
 
 HEADER = Header(UUID(int=7), 42, 1_795_000_000.25)
@@ -35,7 +35,7 @@ def whole(payloads: list[bytes]) -> bytes:
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     path, damage = write(tmp_path, HEADER.encode(), whole(PAYLOADS)), Damage()
     assert HEADER == read_header(path)
-    assert list(records(path, damage)) == PAYLOADS
+    assert list(payloads(path, damage)) == PAYLOADS
     assert damage == Damage()
 
 
@@ -45,14 +45,14 @@ def test_cut_at_every_byte_the_whole_records_are_kept(tmp_path: Path) -> None:
     for size in range(HEADER_BYTES, len(everything) + 1):
         path, damage = write(tmp_path, everything[:size]), Damage()
         kept = sum(end <= size for end in ends) - 1
-        assert list(records(path, damage)) == PAYLOADS[:kept]
+        assert list(payloads(path, damage)) == PAYLOADS[:kept]
         assert damage == Damage(tail_bytes=size - ends[kept])
 
 
 @pytest.mark.parametrize("size", range(HEADER_BYTES))
 def test_a_cut_header_is_no_segment(tmp_path: Path, size: int) -> None:
     with pytest.raises(NotASegment):
-        list(records(write(tmp_path, HEADER.encode()[:size])))
+        list(payloads(write(tmp_path, HEADER.encode()[:size])))
 
 
 def test_every_flipped_byte_of_the_header_is_noticed(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_every_flipped_byte_of_the_header_is_noticed(tmp_path: Path) -> None:
 
 def test_pages_that_never_reached_the_disk_end_it(tmp_path: Path) -> None:
     path, damage = write(tmp_path, HEADER.encode(), whole(PAYLOADS[:2]), bytes(4096)), Damage()
-    assert list(records(path, damage)) == PAYLOADS[:2]
+    assert list(payloads(path, damage)) == PAYLOADS[:2]
     assert damage == Damage(tail_bytes=4096)
 
 
@@ -73,11 +73,11 @@ def test_a_damaged_record_costs_no_other(tmp_path: Path) -> None:
     everything = bytearray(HEADER.encode() + whole(PAYLOADS))
     everything[HEADER_BYTES + FRAME_BYTES] ^= 1
     damage = Damage()
-    assert list(records(write(tmp_path, bytes(everything)), damage)) == PAYLOADS[1:]
-    assert damage == Damage(records=1)
+    assert list(payloads(write(tmp_path, bytes(everything)), damage)) == PAYLOADS[1:]
+    assert damage == Damage(frames=1)
 
 
 def test_a_damaged_length_ends_it_rather_than_inventing_records(tmp_path: Path) -> None:
     everything = bytearray(HEADER.encode() + whole(PAYLOADS))
     everything[HEADER_BYTES + 3] = 0x7F  # of the first length: two billion bytes
-    assert list(records(write(tmp_path, bytes(everything)))) == []
+    assert list(payloads(write(tmp_path, bytes(everything)))) == []

@@ -224,7 +224,7 @@ async def test_damage_is_told_and_costs_nothing_else(
         done = Shipper(tmp_path / "journal", lake, rollups).ship()
     assert (done.rows, done.damaged) == (1, 2)
     assert ids(lake) == once(records[1:2])
-    assert "no segment of a journal" in caplog.text and "1 records are damaged" in caplog.text
+    assert "no segment of a journal" in caplog.text and "1 frames, of some records each" in caplog.text
     (kept,) = (tmp_path / "journal").glob("*/*.damaged")  # for whoever wants to look
     assert kept.stat().st_size > 40
 
