@@ -46,7 +46,12 @@ class JobsSettings(Section):
         description="checkpoints go here too, e.g. s3://bucket/runs: another machine goes on from them",
     )
     tensorboard: Path | None = Field(None, description="a folder that losses are written to, for TensorBoard")
-    launch: Literal["local", "ray"] = Field("local", description="where the trainer runs; ray: later")
+    launch: Literal["local", "ray"] = Field(
+        "local", description="where a job's processes run: on this machine, or on the Ray of RAY_ADDRESS"
+    )
+    processes: int = Field(
+        1, ge=1, description="processes that share a job's batches: a GPU each, or cores of a CPU"
+    )
     methods: tuple[Literal["supervised", "dpo", "reinforcement"], ...] = Field(
         ("supervised", "dpo"), description="methods of fine-tuning that the trainer knows; others are refused"
     )
@@ -73,6 +78,4 @@ class JobsSettings(Section):
                 f"lost_after_s is {self.lost_after_s:g}; it must be above stop_s ({self.stop_s:g}), or a job "
                 "could go on in two places"
             )
-        if self.launch == "ray":
-            raise ValueError('launch = "ray" is not there yet; leave it out')
         return self

@@ -71,4 +71,4 @@ class Checkpoints:
 
     def forget(self) -> None:
         """The adapter is on this machine. What a store has stays until it is registered."""
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)  # processes that share a run may share the folder

@@ -17,12 +17,14 @@ from typing import Any
 from adapters.base.manifest import BaseManifest
 from training.board import board
 from training.checkpoints import Checkpoint, Checkpoints
+from training.launch.together import Together, here, part
 from training.methods.methods import METHODS
 from training.methods.setup import Data, Setup
 from training.mirror import Mirror
 from training.quantized import load
 from training.recipe import Recipe, Stopped, TrainingError
 from training.rows import digest
+from training.spans import span
 from training.stop import Stop
 from training.tokens import stop_ids
 from training.watch import Clock, Hearers, Progress, Validation, callback
@@ -86,6 +88,9 @@ def train(
     loss is taken as often, and the adapter is the one with the lowest. `lineage` goes into the adapter's,
     e.g. its dataset. `continue_from` is the folder of an adapter of the same rank, whose weights are the
     first ones.
+
+    Where the process is one of several that share the run (`training.launch.together`), each calls this with
+    the same arguments; the first of them writes and tells.
     Raises `BaseMissing`, `training.rows.BadRows`, or `TrainingError` with what to do.
     """
     stop = stop or Stop()
@@ -97,8 +102,12 @@ def train(
         learned, held_out = split(learned, recipe)
     if out.exists():
         raise TrainingError(f"{out} is there already; name another folder, or remove it")
+    together = here()
+    rows_each = part(recipe, together.size)
 
     import torch
+
+    together.join()
 
     tokenizer, stops = tokenizer_of(base)
     data = method.prepare(tokenizer, learned, stops, recipe)
@@ -107,20 +116,24 @@ def train(
     run = run_id(manifest, recipe, rows, validation, continue_from)
     if checkpoints is not None:
         kept = Checkpoints(checkpoints, run, Mirror(store, run) if store is not None else None)
-    earlier = kept.latest() if kept is not None else None
-    stop.check()
-    model = load(base, manifest)
-    stop.check()
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    with together.leader_first():
+        earlier = kept.latest() if kept is not None else None
+    _check(stop, together)
+    with span("load"):
+        model = load(base, manifest)
+    _check(stop, together)
+    unfinished = out.with_name(f".{out.name}.part")
+    if together.leads:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
     try:
         clock = Clock(earlier)
-        watch = callback(Hearers(progress, validated, saved), stop, clock, kept)
-        saves = kept.folder if kept is not None else part / "trainer"
+        watch = callback(Hearers(progress, validated, saved), stop, clock, kept, together)
+        saves = kept.folder if kept is not None else unfinished / "trainer"
         arguments = _arguments(recipe, len(data), saves, kept is not None, held_data is not None)
+        arguments |= {"per_device_train_batch_size": rows_each, "per_device_eval_batch_size": rows_each}
         told = [watch, *_stoppers(recipe, held_data)]
-        if tensorboard is not None:
+        if tensorboard is not None and together.leads:
             told.append(board(tensorboard, run, earlier.step if earlier else None))
         setup = Setup(model, tokenizer, stops, manifest, recipe, arguments, told)
         with warnings.catch_warnings():
@@ -129,9 +142,10 @@ def train(
             trainer = _ready(method.trainer(setup, data, held_data), recipe)
         if continue_from is not None:
             _go_on(trainer.model, continue_from)
-        trainer.train(resume_from_checkpoint=str(earlier.folder) if earlier else None)
+        with span("steps", resumed_after=earlier.step if earlier else None):
+            trainer.train(resume_from_checkpoint=str(earlier.folder) if earlier else None)
         seconds, cpu_seconds = clock.seconds, clock.cpu_seconds
-        if stop.is_set() and trainer.state.global_step < trainer.state.max_steps:
+        if together.any(stop.is_set()) and trainer.state.global_step < trainer.state.max_steps:
             raise Stopped(_stopped(trainer.state.global_step, kept))
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         result = TrainedAdapter(
@@ -150,19 +164,28 @@ def train(
                 f"the loss is {result.final_loss} after {result.steps} steps; lower the learning rate "
                 f"({recipe.learning_rate:g})"
             )
-        _save(trainer.model, part, manifest)
-        (part / "hotswap.json").write_text(
-            json.dumps(_record(result, manifest, recipe, rows, validation, lineage or {}), indent=1) + "\n"
-        )
-        part.rename(out)
+        if together.leads:
+            with span("save"):
+                _save(trainer.model, unfinished, manifest)
+                record = _record(result, manifest, recipe, rows, validation, lineage or {})
+                (unfinished / "hotswap.json").write_text(json.dumps(record, indent=1) + "\n")
+                unfinished.rename(out)
+        together.wait()
         if kept is not None:
             kept.forget()
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if together.leads:
+            shutil.rmtree(unfinished, ignore_errors=True)
         del model
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return result
+
+
+def _check(stop: Stop, together: Together) -> None:
+    if together.any(stop.is_set()):
+        stop.set()
+    stop.check()
 
 
 def run_id(
@@ -199,8 +222,6 @@ def _arguments(recipe: Recipe, rows: int, folder: Path, save: bool, validate: bo
     every = recipe.checkpoint_steps or max(1, math.ceil(recipe.steps(rows) / 10))
     return {
         "output_dir": str(folder),
-        "per_device_train_batch_size": recipe.batch_size,
-        "per_device_eval_batch_size": recipe.batch_size,
         "num_train_epochs": recipe.epochs,
         "max_steps": recipe.max_steps or -1,
         "learning_rate": recipe.learning_rate,
@@ -224,6 +245,7 @@ def _arguments(recipe: Recipe, rows: int, folder: Path, save: bool, validate: bo
         "metric_for_best_model": "loss" if validate else None,
         "report_to": "none",
         "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,  # each weight of an adapter is used in every pass
         "seed": recipe.seed,
         "data_seed": recipe.seed,
     }

@@ -22,7 +22,8 @@ class Spec:
     `checkpoint_store` is an object store for them (`training.mirror`), `tensorboard` a folder for losses.
     `hyperparameters` are OpenAI's, each "auto" or a value; `continue_from` is the folder of an adapter whose
     weights are the first ones. `lineage` goes into the adapter's. `build` and `prove` are other work around
-    the same rows (`training.chores`).
+    the same rows (`training.chores`). So many `processes` share the run, started as `launch` says (local or
+    ray).
     """
 
     method: str
@@ -43,6 +44,8 @@ class Spec:
     lineage: dict[str, Any] | None = None
     build: dict[str, Any] | None = None
     prove: dict[str, Any] | None = None
+    processes: int = 1
+    launch: str = "local"
 
     @classmethod
     def read(cls, file: Path) -> Spec:
@@ -56,10 +59,13 @@ class Spec:
             raise TrainingError(
                 f"{file} has {', '.join(strange)}, which no spec has; is the worker a newer one?"
             )
-        for name in ("base", "rows", "out", "checkpoints", "validation", "continue_from", "tensorboard"):
-            if found.get(name) is not None:
-                found[name] = Path(found[name])
-        return cls(**found)
+        return cls.of(found)
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Spec:
+        """From what JSON has of it."""
+        paths = ("base", "rows", "out", "checkpoints", "validation", "continue_from", "tensorboard")
+        return cls(**found | {name: Path(found[name]) for name in paths if found.get(name) is not None})
 
     def recipe(self) -> Recipe:
         """`auto` is the recipe's default; a multiplier scales it. Who goes on from an adapter has its rank.

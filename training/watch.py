@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.checkpoints import Checkpoint, Checkpoints
+from training.launch.together import Together
 from training.stop import Stop
 
 
@@ -65,10 +66,13 @@ class Clock:
         return self._cpu_seconds + time.process_time() - self._cpu_began
 
 
-def callback(hearers: Hearers, stop: Stop, clock: Clock, checkpoints: Checkpoints | None) -> Any:
+def callback(
+    hearers: Hearers, stop: Stop, clock: Clock, checkpoints: Checkpoints | None, together: Together
+) -> Any:
     """A callback for transformers' trainer that tells `hearers`, marks checkpoints, and heeds `stop`.
 
-    A run that is stopped saves a checkpoint first, when it keeps any.
+    A run that is stopped saves a checkpoint first, when it keeps any. Of several processes that share the
+    run the first tells and marks, and all are stopped after the same step.
     """
     from transformers import TrainerCallback
 
@@ -78,7 +82,7 @@ def callback(hearers: Hearers, stop: Stop, clock: Clock, checkpoints: Checkpoint
             clock.start()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> Any:
-            if logs and "loss" in logs:
+            if together.leads and logs and "loss" in logs:
                 done, total = state.global_step, state.max_steps
                 each_s = (time.monotonic() - self.began) / max(1, done - self.first)
                 hearers.progress(
@@ -91,18 +95,19 @@ def callback(hearers: Hearers, stop: Stop, clock: Clock, checkpoints: Checkpoint
                         _number(logs.get("learning_rate")),
                     )
                 )
-            if stop.is_set():
+            if together.any(stop.is_set()):
                 control.should_training_stop = True
                 control.should_save = checkpoints is not None
             return control
 
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-            if metrics and "eval_loss" in metrics:
+            if together.leads and metrics and "eval_loss" in metrics:
                 accuracy = _number(metrics.get("eval_mean_token_accuracy"))
                 hearers.validated(Validation(state.global_step, float(metrics["eval_loss"]), accuracy))
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if checkpoints is not None:
+            together.wait()  # each has written its random numbers
+            if together.leads and checkpoints is not None:
                 hearers.saved(checkpoints.finish(state.global_step, clock.seconds, clock.cpu_seconds))
 
     return Watch()

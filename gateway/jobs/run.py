@@ -6,8 +6,6 @@ It can be done again from any point: what lies in the job's folder is gone on fr
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import json
 import logging
 import shutil
@@ -21,10 +19,11 @@ from urllib.parse import quote
 
 from sqlalchemy import Row
 
-from gateway.jobs.house import House, HouseError, Left, lines_of
+from gateway.jobs.house import House, HouseError, Left
 from gateway.jobs.progress import NotOurs, Progress, Step
 from gateway.jobs.request import TRAFFIC
 from gateway.jobs.source import parse
+from gateway.jobs.steps import step_of, table_of
 from gateway.jobs.trainer import Command, Trainer
 from gateway.settings import Settings
 
@@ -41,7 +40,6 @@ STOPPED = 75
 TRAINING, VALIDATION = "training_file.jsonl", "validation_file.jsonl"
 KEY = "HOTSWAP_TRAINER_KEY"
 """Where the trainer finds the gateway's key, when it is to speak to it (`training.chores`)."""
-COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
 class PutBack(Exception):
@@ -252,7 +250,7 @@ class Run:
                         known = event.get("hyperparameters", {})
                         await self._bench.progress.resolved(self._job.id, self._entry, known)
                     case "step":
-                        step = _step(event)
+                        step = step_of(event)
                         self._remember(step)
                         waiting.append(step)
                         if loop.time() - wrote > GATHER_S or step.step == step.total:
@@ -293,7 +291,10 @@ class Run:
         try:
             version = await asyncio.to_thread(house.register, self.folder / "adapter", job.adapter, job.name)
             results = await asyncio.to_thread(
-                house.upload_results, job.tenant, f"{job.id}_step_metrics.csv", self._results()
+                house.upload_results,
+                job.tenant,
+                f"{job.id}_step_metrics.csv",
+                table_of(self.folder / "steps.jsonl"),
             )
         except HouseError as error:
             if error.status in (400, 404, 409, 413, 507):
@@ -310,17 +311,6 @@ class Run:
             last=self._steps[-1] if self._steps else None,
         )
         await asyncio.to_thread(self.clear)
-
-    def _results(self) -> bytes:
-        """A CSV with OpenAI's columns; of a step that was made twice, the last."""
-        found = {row["step"]: row for row in map(json.loads, lines_of(self.folder / "steps.jsonl"))}
-        text = io.StringIO()
-        out = csv.writer(text, lineterminator="\n")
-        out.writerow(COLUMNS)
-        names = ("step", "train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy")
-        for step in sorted(found):
-            out.writerow(["" if (value := found[step].get(name)) is None else value for name in names])
-        return text.getvalue().encode()
 
     def clear(self) -> None:
         """The log stays; rows, checkpoints and weights are elsewhere now, or of no use."""
@@ -371,6 +361,8 @@ class Run:
             "checkpoints": str(self.folder / "checkpoints"),
             "checkpoint_store": self._checkpoint_store,
             "lineage": self._lineage,
+            "processes": settings.jobs.processes,
+            "launch": settings.jobs.launch,
             "tensorboard": None if settings.jobs.tensorboard is None else str(settings.jobs.tensorboard),
         }
 
@@ -385,15 +377,3 @@ class Run:
                 "model",
             )
         return str(found[0])
-
-
-def _step(event: Mapping[str, Any]) -> Step:
-    return Step(
-        step=int(event["step"]),
-        total=int(event["total"]),
-        loss=float(event["loss"]),
-        eta_s=float(event.get("eta_s", 0.0)),
-        accuracy=event.get("accuracy"),
-        valid_loss=event.get("valid_loss"),
-        valid_accuracy=event.get("valid_accuracy"),
-    )

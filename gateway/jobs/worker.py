@@ -78,7 +78,10 @@ class Worker:
         self._poll_s = poll_s
         self._database = Database(database_url)
         self._webhook = _webhook(settings)
-        self._devices = devices(jobs.devices)
+        if jobs.launch == "ray":  # which gives its workers theirs
+            self._devices: list[str | None] = [None] * (jobs.devices or 1)
+        else:
+            self._devices = devices(jobs.devices, jobs.processes)
         self._free: asyncio.Queue[str | None] = asyncio.Queue()
         for device in self._devices:
             self._free.put_nowait(device)
@@ -236,8 +239,9 @@ class Worker:
             await connection.execute(made)
 
 
-def devices(count: int | None) -> list[str | None]:
-    """What a job has to itself: numbers for CUDA_VISIBLE_DEVICES, or None for a CPU, which is one device."""
+def devices(count: int | None, processes: int = 1) -> list[str | None]:
+    """What a job has to itself: numbers for CUDA_VISIBLE_DEVICES, one for each of its processes, or None for
+    a CPU, which is one device."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         found: list[str | None] = [name for name in given.split(",") if name.strip()]
@@ -246,6 +250,8 @@ def devices(count: int | None) -> list[str | None]:
             found = [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").iterdir())]
         except OSError:
             found = []
+    firsts = range(0, len(found) - processes + 1, processes)
+    found = [",".join(map(str, found[at : at + processes])) for at in firsts] or found
     if count is None:
         return found or [None]
     return (found or [None] * count)[:count]

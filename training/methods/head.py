@@ -68,6 +68,8 @@ def learned_only(trainer: type[Any]) -> type[Any]:
         ) -> Any:
             found: Learned = model(**inputs, learned_only=True)
             loss = found.loss / (found.tokens if num_items_in_batch is None else num_items_in_batch)
+            if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+                loss = loss * self.accelerator.num_processes  # whose gradients are averaged
             mode = "train" if self.model.training else "eval"
             self._metrics[mode]["mean_token_accuracy"].append(found.right / max(1, found.tokens))
             return (loss, None) if return_outputs else loss
