@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.recipe import TrainingError
 
@@ -114,6 +114,14 @@ class Endpoint(Part):
     temperature: float = Field(0.7, ge=0, le=2)
 
 
+class RewardModel(Part):
+    """A sequence classifier with one output, as trl's reward trainer makes them: a folder, or a model of the
+    hub. It runs in the build's own process."""
+
+    model: str
+    batch: int = Field(8, ge=1, le=256)
+
+
 class Documents(Part):
     """How documents become pairs: pieces of about `piece_chars`, `pairs` questions each."""
 
@@ -122,9 +130,9 @@ class Documents(Part):
 
 
 class Synthetic(Part):
-    """`rows` new rows like those that are there, written by `writer` and scored by `judge` from 0 to 1; those
-    below `min_score` are not kept. `outputs` is a file of good answers, one a line or a JSON string a line,
-    for which the inputs are written (reverse generation)."""
+    """`rows` new rows like those that are there, written by `writer` and scored from 0 to 1 by `judge` or
+    `reward_model`; those below `min_score` are not kept. `outputs` is a file of good answers, one a line or a
+    JSON string a line, for which the inputs are written (reverse generation)."""
 
     rows: int = Field(0, ge=0)
     outputs: str | None = None
@@ -147,6 +155,13 @@ class Plan(Part):
     synthetic: Synthetic = Synthetic()
     writer: Endpoint | None = None
     judge: Endpoint | None = None
+    reward_model: RewardModel | None = None
+
+    @model_validator(mode="after")
+    def _one_score(self) -> Plan:
+        if self.judge is not None and self.reward_model is not None:
+            raise ValueError("judge and reward_model both score generated rows; leave one out")
+        return self
 
     def record(self) -> dict[str, Any]:
         """As it goes into the manifest. Sources are told there one by one."""
@@ -176,6 +191,9 @@ def plan_of(table: Mapping[str, Any], named: str = "the plan") -> Plan:
 def _problems(error: ValidationError) -> Iterator[str]:
     for each in error.errors():
         where = ".".join(map(str, each["loc"]))
+        if not where:
+            yield each["msg"].removeprefix("Value error, ")
+            continue
         if each["type"] != "extra_forbidden":
             yield f"{where} = {each['input']!r}: {each['msg']}"
             continue

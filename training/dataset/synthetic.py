@@ -1,15 +1,15 @@
 """Rows that a model writes: like those that are there, or the questions to given good answers (reverse).
 
 They are written after the split, from rows of the training half only, and what is near a row of the
-validation half is not kept: a generated row must not carry the one into the other. A judge scores them, and
-those that score too little go.
+validation half is not kept: a generated row must not carry the one into the other. A judge or a reward model
+scores them, and those that score too little go.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from training.dataset.candidate import Candidate, Kind, Ledger
@@ -102,17 +102,29 @@ def reversed_from(file: Path, source: int, licence: str, writer: Answers, ledger
     return found
 
 
+Scorer = Callable[[Sequence[Candidate]], Sequence[float]]
+"""How good each answer is, from 0 to 1; -1 where that cannot be said."""
+
+
+def judge_of(judge: Answers) -> Scorer:
+    """A model that is asked."""
+
+    def scores(candidates: Sequence[Candidate]) -> list[float]:
+        questions = [JUDGE.format(question=each.prompt, answer=each.answer) for each in candidates]
+        return [_score(answer) for answer in judge.all(questions, temperature=0.0)]
+
+    return scores
+
+
 def judged(
-    candidates: Sequence[Candidate], least: float, judge: Answers | None, ledger: Ledger
+    candidates: Sequence[Candidate], least: float, scorer: Scorer | None, ledger: Ledger
 ) -> list[Candidate]:
-    """The best first, each at least `least` (0 to 1) good; all of them where there is no judge. What the
-    judge says nothing usable of is dropped, too: `bad_score`."""
-    if judge is None:
+    """The best first, each at least `least` (0 to 1) good; all of them where there is no scorer. What it
+    says nothing usable of is dropped, too: `bad_score`."""
+    if scorer is None:
         return list(candidates)
-    questions = [JUDGE.format(question=each.prompt, answer=each.answer) for each in candidates]
-    scores = [_score(answer) for answer in judge.all(questions, temperature=0.0)]
     good = []
-    for candidate, score in zip(candidates, scores, strict=True):
+    for candidate, score in zip(candidates, scorer(candidates), strict=True):
         if score < least:
             ledger.drop("bad_score", candidate.place)
         else:
