@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,32 @@ from tests.house import House, wait_for
 from tests.jobs.conftest import Shop
 
 
-@pytest.fixture
-def shop(tmp_path: Path, tiny_base: Path) -> Iterator[Shop]:
+@contextmanager
+def opened(folder: Path, tiny_base: Path) -> Iterator[Shop]:
     """A house that looks at its plans five times a second."""
     with Fake(model="tiny") as fake:
         settings = before([fake], HOTSWAP_JOBS__WORKERS="0", HOTSWAP_JOBS__RETRAIN_EVERY_S="0.2")
         with (
-            House(tmp_path / "house", tiny_base, settings) as house,
+            House(folder, tiny_base, settings) as house,
             openai.OpenAI(base_url=house.url + "/v1", api_key=house.key, max_retries=2) as sdk,
         ):
             yield Shop(house, sdk, tiny_base)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[Shop]:
+    """With a worker."""
+    with opened(tmp_path_factory.mktemp("shop") / "house", tiny_base) as shop, shop.worker():
+        wait_for("a worker was seen", lambda: _has_worker(shop))
+        yield shop
+
+
+@pytest.fixture
+def shop(house: Shop) -> Iterator[Shop]:
+    """Without plans."""
+    yield house
+    for plan in json.loads(house.house.cli("retrain", "ls", "--json").stdout):
+        house.house.cli("retrain", "rm", plan["adapter"])
 
 
 def correct(shop: Shop, count: int) -> None:
@@ -57,15 +74,13 @@ def versions(shop: Shop, adapter: str) -> list[dict[str, Any]]:
 
 
 def test_enough_corrections_start_a_job_whose_version_is_proposed(shop: Shop) -> None:
-    with shop.worker():
-        wait_for("a worker was seen", lambda: _has_worker(shop))
-        made = shop.house.cli("retrain", "set", "good", "--from", "tiny", "--corrections", "3")
-        assert (0, True) == (made.returncode, "3 corrections" in made.stdout), made.stderr
-        correct(shop, 2)
-        assert plan_of(shop)["since_last"] == {"corrected": 2, "judged": 0, "liked": 0}
-        assert plan_of(shop)["job"] is None
-        correct(shop, 1)
-        plan = wait_result(shop, "passed all gates")
+    made = shop.house.cli("retrain", "set", "good", "--from", "tiny", "--corrections", "3")
+    assert (0, True) == (made.returncode, "3 corrections" in made.stdout), made.stderr
+    correct(shop, 2)
+    assert plan_of(shop)["since_last"] == {"corrected": 2, "judged": 0, "liked": 0}
+    assert plan_of(shop)["job"] is None
+    correct(shop, 1)
+    plan = wait_result(shop, "passed all gates")
     version = versions(shop, "good")[0]
     assert (plan["proposed"], True) == (version["name"], version["proved"])
     told = shop.messages(plan["job"])
@@ -77,34 +92,31 @@ def test_enough_corrections_start_a_job_whose_version_is_proposed(shop: Shop) ->
 
 
 def test_what_fails_a_gate_is_not_proposed(shop: Shop) -> None:
-    with shop.worker():
-        wait_for("a worker was seen", lambda: _has_worker(shop))
-        shop.house.cli("retrain", "set", "bad", "--from", "tiny", "--corrections", "1")
-        correct(shop, 1)
-        plan = wait_result(shop, "did not pass task gain")
+    shop.house.cli("retrain", "set", "bad", "--from", "tiny", "--corrections", "1")
+    correct(shop, 1)
+    plan = wait_result(shop, "did not pass task gain")
     assert plan["proposed"] is None
     assert versions(shop, "bad")[0]["proved"] is False
     assert shop.messages(plan["job"])[-3] == "Gates not passed: task gain"
 
 
 def test_a_plan_that_is_wished_now_runs_and_one_that_is_removed_does_not(shop: Shop) -> None:
-    with shop.worker():
-        wait_for("a worker was seen", lambda: _has_worker(shop))
-        shop.house.cli("retrain", "set", "good", "--from", "tiny", "--every", "4w")
-        job = json.loads(shop.house.cli("retrain", "now", "good", "--json").stdout)["id"]
-        shop.wait(job, "succeeded")
-        assert wait_result(shop, "passed all gates")["job"] == job
-        assert 0 == shop.house.cli("retrain", "rm", "good").returncode
-        assert [] == json.loads(shop.house.cli("retrain", "ls", "--json").stdout)
-        gone = shop.house.cli("retrain", "now", "good")
-        assert (1, True) == (gone.returncode, "hotswap retrain set good" in gone.stderr)
+    shop.house.cli("retrain", "set", "other", "--from", "tiny", "--every", "4w")
+    job = json.loads(shop.house.cli("retrain", "now", "other", "--json").stdout)["id"]
+    shop.wait(job, "succeeded")
+    assert wait_result(shop, "passed all gates")["job"] == job
+    assert 0 == shop.house.cli("retrain", "rm", "other").returncode
+    assert [] == json.loads(shop.house.cli("retrain", "ls", "--json").stdout)
+    gone = shop.house.cli("retrain", "now", "other")
+    assert (1, True) == (gone.returncode, "hotswap retrain set other" in gone.stderr)
 
 
-def test_without_a_worker_it_says_why_nothing_starts(shop: Shop) -> None:
-    shop.house.cli("retrain", "set", "good", "--from", "tiny", "--corrections", "1")
-    correct(shop, 1)
-    wait_for("a reason", lambda: "No worker has ever been here" in (plan_of(shop)["problem"] or ""), 20)
-    assert "could not start" in shop.house.cli("retrain", "ls").stdout
+def test_without_a_worker_it_says_why_nothing_starts(tmp_path: Path, tiny_base: Path) -> None:
+    with opened(tmp_path / "house", tiny_base) as shop:
+        shop.house.cli("retrain", "set", "good", "--from", "tiny", "--corrections", "1")
+        correct(shop, 1)
+        wait_for("a reason", lambda: "No worker has ever been here" in (plan_of(shop)["problem"] or ""), 20)
+        assert "could not start" in shop.house.cli("retrain", "ls").stdout
 
 
 def test_a_plan_that_cannot_be_is_refused(shop: Shop) -> None:

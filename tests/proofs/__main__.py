@@ -45,6 +45,7 @@ PROOFS = (
     "killed_jobs",
     "retraining",
     "banking77_all",
+    "rollout_statistics",
 )
 
 
