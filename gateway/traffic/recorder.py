@@ -59,7 +59,7 @@ GATHERED = 32
 GATHER_S = 0.005
 """Or those that there are after so long."""
 TOGETHER_BYTES = 256 * 1024
-"""Of requests and answers that are handed to the journal as one, in about: damage costs what it hits."""
+"""Of requests and answers that are handed to the journal as one; what is longer goes alone."""
 
 Memory = tuple[Policy, str, Key]
 """How one exchange is remembered: its policy, its route, whose it is. Bare, because it is made for each."""
@@ -118,11 +118,12 @@ class Recorder:
             if record.redacted or record.level != FULL:
                 self._clean(record)
                 continue
-            records.append(record)
-            size += len(record.request) + len(record.answer)
-            if size > TOGETHER_BYTES:
+            length = len(record.request) + len(record.answer)
+            if records and size + length > TOGETHER_BYTES:
                 self._journal.append(encode(*records), len(records))
                 records, size = [], 0
+            records.append(record)
+            size += length
         if records:
             self._journal.append(encode(*records), len(records))
 

@@ -31,7 +31,10 @@ NAMES = ["local", "ray"]
 def trainer(folder: Path, base: Path, **more: Any) -> Iterator[subprocess.Popen[str]]:
     """`python -m training` on forty rows, its events in `events.jsonl`."""
     folder.mkdir(exist_ok=True)
-    write_rows(folder / "rows.jsonl", [chat(f"question {n}", f"green {n % 7}") for n in range(40)])
+    rows = [chat(f"question {n}", f"green {n % 7}") for n in range(40)]
+    if more.get("method") == "dpo":
+        rows = [pair(f"question {n}", f"green {n % 7}", f"red {n % 7}") for n in range(40)]
+    write_rows(folder / "rows.jsonl", rows)
     asked = {
         "method": "supervised",
         "base": str(base),
@@ -53,6 +56,14 @@ def trainer(folder: Path, base: Path, **more: Any) -> Iterator[subprocess.Popen[
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def pair(question: str, better: str, worse: str) -> dict[str, Any]:
+    return {
+        "input": {"messages": [{"role": "user", "content": question}]},
+        "preferred_output": [{"role": "assistant", "content": better}],
+        "non_preferred_output": [{"role": "assistant", "content": worse}],
+    }
 
 
 def train(folder: Path, base: Path, **more: Any) -> int:
@@ -110,7 +121,8 @@ def test_a_shared_run_is_stopped_goes_on_and_makes_the_same_adapter(
 
 
 def test_one_that_is_killed_ends_all_by_its_signal(small_base: Path, tmp_path: Path) -> None:
-    with trainer(tmp_path, small_base, processes=2) as process:
+    """Of preferences, which can be shared, too."""
+    with trainer(tmp_path, small_base, processes=2, method="dpo") as process:
         wait_for("some steps", lambda: len(told(tmp_path, "step")) >= 2, 120, every_s=0.02)
         found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         shares = [pid for pid in found if b"training" in Path(f"/proc/{pid}/cmdline").read_bytes()]
