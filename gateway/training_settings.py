@@ -52,6 +52,9 @@ class JobsSettings(Section):
     processes: int = Field(
         1, ge=1, description="processes that share a job's batches: a GPU each, or cores of a CPU"
     )
+    offer_checkpoints: bool = Field(
+        True, description="the last checkpoints of a job answer at their names, too; each is a version"
+    )
     methods: tuple[Literal["supervised", "dpo", "reinforcement"], ...] = Field(
         ("supervised", "dpo"), description="methods of fine-tuning that the trainer knows; others are refused"
     )

@@ -33,10 +33,11 @@ async def ask_all(
     max_tokens: int = 64,
     timeout_s: float = 120.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    unremembered: bool = False,
 ) -> list[Answered]:
     """Ask each conversation once, greedily, `concurrency` at a time; answers in their order.
 
-    `url` ends in /v1.
+    `url` ends in /v1. `unremembered`: a gateway of ours is not to learn from what is asked here.
     Raises `TrainingError` at the first answer that is an error: a score with holes would be none.
     """
     gate = asyncio.Semaphore(concurrency)
@@ -55,6 +56,8 @@ async def ask_all(
                 "temperature": 0,
                 "max_tokens": max_tokens,
             }
+            if unremembered:  # not for everybody's endpoint: some refuse what they do not know
+                body["store"] = False
             async with gate:
                 began = time.monotonic()
                 try:

@@ -44,6 +44,10 @@ class Checkpoints:
         """The last whole one, here or in the store. What is not whole is removed."""
         if self._mirror is not None:
             self._mirror.fetch(self.folder)
+        return max(self.whole(), key=lambda checkpoint: checkpoint.step, default=None)
+
+    def whole(self) -> list[Checkpoint]:
+        """Those that are here. What is not whole is removed."""
         found = []
         for folder in self.folder.glob(f"{PREFIX}*"):
             try:
@@ -52,7 +56,7 @@ class Checkpoints:
                 shutil.rmtree(folder)
                 continue
             found.append(Checkpoint(folder, **mark))
-        return max(found, key=lambda checkpoint: checkpoint.step, default=None)
+        return found
 
     def finish(self, step: int, seconds: float, cpu_seconds: float) -> Checkpoint:
         """Mark what was written for `step` as whole."""

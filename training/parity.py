@@ -129,6 +129,7 @@ async def served_logs(
                 "max_tokens": 1,
                 "temperature": 0,
                 "prompt_logprobs": 0,
+                "store": False,  # a gateway of ours is not to learn from it
             }
             async with gate:
                 try:
@@ -161,7 +162,8 @@ async def served_prompt_ids(
     url: str, key: str, model: str, messages: Sequence[dict[str, str]], timeout_s: float = 120.0
 ) -> list[int]:
     """The tokens that the engine makes of a conversation, by its own template."""
-    body = {"model": model, "messages": list(messages), "max_tokens": 1, "return_token_ids": True}
+    asked = {"model": model, "messages": list(messages), "max_tokens": 1}
+    body = {**asked, "return_token_ids": True, "store": False}
     async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}, timeout=timeout_s) as client:
         response = await client.post(f"{url.rstrip('/')}/chat/completions", json=body)
     if not response.is_success:

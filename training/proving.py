@@ -109,7 +109,7 @@ async def _better(candidate: Candidate, url: str, key: str, max_tokens: int) -> 
     arms = [Arm(name, url, key, name) for name in (candidate.version, candidate.stable)]
     asked = questions(candidate.held_out)
     metrics = fitting(asked)
-    new, old = await evaluate(asked, arms, metrics, max_tokens=max_tokens)
+    new, old = await evaluate(asked, arms, metrics, max_tokens=max_tokens, unremembered=True)
     findings = [gates.task_gain(gain(new, old, metrics[0]), metrics[0], candidate.stable)]
     if "json_valid" in metrics:
         findings.append(gates.schema(*(each.interval("json_valid").mean for each in (new, old))))
@@ -150,6 +150,7 @@ async def _recited(rows: Sequence[Row], model: str, url: str, key: str) -> float
         key=key,
         model=model,
         max_tokens=64,
+        unremembered=True,
     )
     recited = sum(
         " ".join(second) in " ".join(answer.text.split())

@@ -18,6 +18,7 @@ from adapters.base.manifest import BaseManifest
 from training.board import board
 from training.checkpoints import Checkpoint, Checkpoints
 from training.launch.together import Together, here, part
+from training.left import leave
 from training.methods.methods import METHODS
 from training.methods.setup import Data, Setup
 from training.mirror import Mirror
@@ -31,8 +32,8 @@ from training.watch import Clock, Hearers, Progress, Validation, callback
 
 WEIGHTS = "adapter_model.safetensors"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
-KEPT = 2
-"""Checkpoints of a run that stay on the disk, besides the best."""
+KEPT = 3
+"""Checkpoints of a run that stay on the disk, besides the best. OpenAI offers as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ def train(
     saved: Callable[[Checkpoint], None] = lambda _: None,
     lineage: Mapping[str, Any] | None = None,
     continue_from: Path | None = None,
+    leave_in: Path | None = None,
 ) -> TrainedAdapter:
     """Train an adapter for the prepared base in folder `base` on the file `rows`; write it to folder `out`.
 
@@ -87,7 +89,8 @@ def train(
     With a file of `validation` rows, in the same format, or a share of the rows held out by the recipe, their
     loss is taken as often, and the adapter is the one with the lowest. `lineage` goes into the adapter's,
     e.g. its dataset. `continue_from` is the folder of an adapter of the same rank, whose weights are the
-    first ones.
+    first ones. In the folder `leave_in` it leaves the adapters of the checkpoints that it still had
+    (`training.left`).
 
     Where the process is one of several that share the run (`training.launch.together`), each calls this with
     the same arguments; the first of them writes and tells.
@@ -169,6 +172,9 @@ def train(
                 _save(trainer.model, unfinished, manifest)
                 record = _record(result, manifest, recipe, rows, validation, lineage or {})
                 (unfinished / "hotswap.json").write_text(json.dumps(record, indent=1) + "\n")
+                if kept is not None and leave_in is not None:
+                    earlier_ones = [each for each in kept.whole() if each.step < result.steps]
+                    leave(earlier_ones, leave_in, unfinished, record)
                 unfinished.rename(out)
         together.wait()
         if kept is not None:

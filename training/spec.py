@@ -67,6 +67,11 @@ class Spec:
         paths = ("base", "rows", "out", "checkpoints", "validation", "continue_from", "tensorboard")
         return cls(**found | {name: Path(found[name]) for name in paths if found.get(name) is not None})
 
+    @property
+    def checkpoint_adapters(self) -> Path:
+        """Where the run leaves the adapters of its last checkpoints."""
+        return self.out.with_name(f"{self.out.name}-checkpoints")
+
     def recipe(self) -> Recipe:
         """`auto` is the recipe's default; a multiplier scales it. Who goes on from an adapter has its rank.
 

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, Protocol
 
 from training.launch.together import part
+from training.left import left
 from training.methods.methods import METHODS
 from training.recipe import TrainingError
 from training.rows import BadRows
@@ -53,7 +54,8 @@ def train(spec: Spec, stop: Stop, tell: Tell) -> None:
     tell("started", hyperparameters=spec.resolved())
     if spec.out.exists():  # a run before this one ended before the worker heard of it
         lineage = json.loads((spec.out / "hotswap.json").read_text())["lineage"]
-        tell("done", trained_tokens=round(lineage["learned_tokens"] * recipe.epochs))
+        tokens = round(lineage["learned_tokens"] * recipe.epochs)
+        tell("done", trained_tokens=tokens, checkpoints=left(spec.checkpoint_adapters))
         return
 
     from training import run
@@ -87,6 +89,7 @@ def train(spec: Spec, stop: Stop, tell: Tell) -> None:
                 lineage=spec.lineage,
                 validated=validated,
                 saved=saved,
+                leave_in=spec.checkpoint_adapters,
             )
             note(
                 rows=result.rows,
@@ -103,4 +106,5 @@ def train(spec: Spec, stop: Stop, tell: Tell) -> None:
         steps=result.steps,
         final_loss=result.final_loss,
         seconds=result.seconds,
+        checkpoints=left(spec.checkpoint_adapters),
     )

@@ -82,8 +82,10 @@ class House:
         path = f"/admin/v1/adapters/{quote(version.partition('@')[0], safe='')}"
         found = self._patiently(lambda: self._asked("GET", path))["versions"]
         stable = [each["name"] for each in found if each["state"] == "stable" and each["name"] != version]
-        manifest = next(each["manifest"] for each in found if each["name"] == version)
-        return (stable[0] if stable else None), manifest
+        manifests = [each["manifest"] for each in found if each["name"] == version]
+        if not manifests:
+            raise HouseError(404, f"{version} was removed meanwhile")
+        return (stable[0] if stable else None), manifests[0]
 
     def grade(self, version: str, card: Mapping[str, Any]) -> None:
         """Keeps a report card with its version. Raises `HouseError`, `Left`."""

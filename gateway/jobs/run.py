@@ -8,9 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +17,7 @@ from urllib.parse import quote
 from sqlalchemy import Row
 
 from gateway.jobs.house import House, HouseError, Left
+from gateway.jobs.leftovers import checkpoint_store, clear
 from gateway.jobs.progress import NotOurs, Progress, Step
 from gateway.jobs.request import TRAFFIC
 from gateway.jobs.source import parse
@@ -33,8 +31,6 @@ WATCH_EVERY_S = 1.0
 """How soon a cancelled or paused job stops."""
 GATHER_S = 0.25
 """Steps that come within this time are written together."""
-FORGET_S = 120.0
-"""For the store of checkpoints to delete a job's."""
 STOPPED = 75
 """How the trainer ends when it was asked to and has saved."""
 TRAINING, VALIDATION = "training_file.jsonl", "validation_file.jsonl"
@@ -157,20 +153,20 @@ class Run:
                 self._job.id, self._entry, "Not proved: there are no held-out rows to judge by", "warn"
             )
             return
-        stable, manifest = await asyncio.to_thread(house.before, version)
-        asked = {
-            "version": version,
-            "folder": str(self.folder / "adapter"),
-            "stable": stable or self._bench.settings.base.name,
-            "claimed": "" if manifest["base_assumed"] else manifest["base_fingerprint"],
-            "url": house.url,
-        }
         try:
+            stable, manifest = await asyncio.to_thread(house.before, version)
+            asked = {
+                "version": version,
+                "folder": str(self.folder / "adapter"),
+                "stable": stable or self._bench.settings.base.name,
+                "claimed": "" if manifest["base_assumed"] else manifest["base_fingerprint"],
+                "url": house.url,
+            }
             card = (await self._run_trainer("prove", prove=asked))["card"]
-        except Failed as error:  # the version is there, and without a card it is not promoted
+            await asyncio.to_thread(house.grade, version, card)
+        except (Failed, HouseError) as error:  # the version is there; without a card it is not promoted
             await progress.said(self._job.id, self._entry, f"Not proved: {error}", "warn")
             return
-        await asyncio.to_thread(house.grade, version, card)
         failed = [found["gate"] for found in card["findings"] if not found["passed"]]
         told = f"Gates not passed: {', '.join(failed)}" if failed else "All gates are passed"
         await progress.said(self._job.id, self._entry, told, "warn" if failed else "info")
@@ -210,6 +206,8 @@ class Run:
             raise NotOurs(self._job.id)
         if trainer.status is not None and trainer.status < 0:  # the kernel, for want of memory, or somebody
             why = f"The trainer was killed by signal {-trainer.status}"
+            if work == "prove":
+                raise Failed("not_proved", why)
             attempts = self._bench.settings.jobs.attempts
             if await self._bench.progress.lost(self._job.id, self._entry, attempts, why):
                 raise PutBack
@@ -300,6 +298,7 @@ class Run:
             if error.status in (400, 404, 409, 413, 507):
                 raise Failed("registration_failed", f"the result was not registered: {error}") from error
             raise
+        await self._offer(done.get("checkpoints", {}))
         if job.plan is not None:
             await self._prove(version)
         await self._bench.progress.succeeded(
@@ -312,26 +311,25 @@ class Run:
         )
         await asyncio.to_thread(self.clear)
 
-    def clear(self) -> None:
-        """The log stays; rows, checkpoints and weights are elsewhere now, or of no use."""
-        if (store := self._checkpoint_store) is not None:
-            interpreter = str(self._bench.settings.jobs.python or sys.executable)
-            with (self.folder / "log.txt").open("a") as log:
-                words = [interpreter, "-m", "training.mirror", "forget", store]
-                subprocess.run(words, stdout=log, stderr=log, timeout=FORGET_S, check=False)
-        for path in self.folder.iterdir():
-            if path.name == "log.txt":
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    async def _offer(self, checkpoints: Mapping[str, str]) -> None:
+        """The adapters of the last checkpoints (by step, their folders) answer at their names, too; after the
+        result, which becomes the stable version where there is none. One that is refused, for want of room,
+        say, is not worth the job."""
+        if not self._bench.settings.jobs.offer_checkpoints:
+            return
+        for step, folder in sorted(checkpoints.items(), key=lambda each: int(each[0])):
+            name = f"{self._job.name}:ckpt-step-{step}"
+            try:
+                await asyncio.to_thread(self._bench.house.register, Path(folder), self._job.adapter, name)
+            except HouseError as error:
+                if error.status not in (400, 404, 409, 413, 507):
+                    raise
+                told = f"{name} does not answer: {error}"
+                await self._bench.progress.said(self._job.id, self._entry, told, "warn")
 
-    @property
-    def _checkpoint_store(self) -> str | None:
-        """This job's own place: two jobs with the same rows must not clear away each other's."""
-        store = self._bench.settings.jobs.checkpoint_store
-        return None if store is None else f"{store.rstrip('/')}/{self._job.id}"
+    def clear(self) -> None:
+        """What it leaves."""
+        clear(self._bench.settings, self._job.id)
 
     @property
     def _holds_out(self) -> bool:
@@ -359,7 +357,7 @@ class Run:
             "max_rank": settings.engine.max_lora_rank,
             "out": str(self.folder / "adapter"),
             "checkpoints": str(self.folder / "checkpoints"),
-            "checkpoint_store": self._checkpoint_store,
+            "checkpoint_store": checkpoint_store(settings, self._job.id),
             "lineage": self._lineage,
             "processes": settings.jobs.processes,
             "launch": settings.jobs.launch,

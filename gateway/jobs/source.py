@@ -10,7 +10,7 @@ from gateway.errors import BadRequest
 
 FEEDBACK = ("any", "up", "down", "corrected")
 UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
-_AGE = re.compile(r"([0-9]{1,5})([mhdw])")
+_AGE = re.compile(r"([0-9]{1,8})([mhdw])")
 
 
 @dataclass(frozen=True, slots=True)

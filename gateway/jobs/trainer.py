@@ -9,7 +9,7 @@
     {"event": "step", "step": 1, "total": 12, "loss": 4.9, "eta_s": 20.1}
     {"event": "validated", "step": 10, "loss": 4.1, "accuracy": 0.3}
     {"event": "checkpoint", "step": 10}
-    {"event": "done", "trained_tokens": 4711}
+    {"event": "done", "trained_tokens": 4711, "checkpoints": {"10": ".../step-10"}}
     {"event": "error", "code": "invalid_training_file", "message": "...", "param": "training_file"}
 
 SIGTERM asks it to save a checkpoint and end; started again with the same spec it goes on from there.

@@ -30,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.db import Database
 from gateway.jobs.house import House, HouseError
+from gateway.jobs.leftovers import clear
 from gateway.jobs.progress import NotOurs, Progress
 from gateway.jobs.queue import CHECK_TASK, LIGHT, TRAIN, TRAIN_TASK, WEBHOOK_TASK
 from gateway.jobs.run import Bench, PutBack, Run
@@ -178,8 +179,9 @@ class Worker:
         entry = context.job.id
         assert entry is not None
         row = await self._bench.progress.take(job, entry, statuses)
-        if row is None:
-            return  # cancelled, paused or put into the queue anew meanwhile
+        if row is None:  # cancelled, paused or put into the queue anew meanwhile
+            await self._clear_cancelled(job)
+            return
         if self._bench.stopping.is_set():
             raise PutBack
         run = Run(self._bench, row, entry, device)
@@ -194,6 +196,11 @@ class Worker:
             why = f"The worker met with a fault ({error})"
             if await self._bench.progress.lost(job, entry, self._settings.jobs.attempts, why):
                 raise
+
+    async def _clear_cancelled(self, job: str) -> None:
+        """Of a job that was cancelled while it waited, the rows that were fetched to be checked."""
+        if await self._bench.progress.cancelled(job):
+            await asyncio.to_thread(clear, self._settings, job)
 
     async def _keep_rescuing(self) -> None:
         """Says that this one lives, and puts back the jobs of those that do not."""

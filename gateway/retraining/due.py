@@ -32,13 +32,14 @@ def due(plan: Plan, last: datetime | None, seen: Seen, now: datetime) -> str | N
 
     - `corrections`: so many exchanges were corrected since the last job.
     - `drift`: the share of thumbs up fell by so much (lately against before), and the 95 % interval of the
-      fall is above 0.
+      fall is above 0. Not within `LATELY` of the last job: until what it made is promoted, thumbs stay down.
     - `every_s`: so long after the last job, or after the plan was made, when anything was said since.
     """
     new = seen.since_last.corrected
     if plan.corrections is not None and new >= plan.corrections:
         return f"{new} corrections since the last one"
-    if plan.drift is not None and (fall := fallen(seen.before, seen.lately)) is not None:
+    rested = last is None or now - last >= LATELY
+    if plan.drift is not None and rested and (fall := fallen(seen.before, seen.lately)) is not None:
         amount, least = fall
         if amount >= plan.drift and least > 0:
             shares = (each.liked / each.judged for each in (seen.before, seen.lately))

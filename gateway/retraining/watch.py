@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.errors import AdapterError
-from gateway.errors import GatewayError
+from gateway.errors import Conflict, GatewayError
 from gateway.jobs.jobs import ENDED, Jobs, PlannedJob, Start
 from gateway.jobs.request import Hyperparameters, Method, NewJob, Supervised
 from gateway.retraining.due import BEFORE, LATELY, Seen, due
@@ -109,11 +109,27 @@ class Retraining:
         return job
 
     async def now(self, adapter: str) -> dict[str, Any]:
-        """Has a job made, due or not. Raises `NotFound`, and what `Jobs.create` raises."""
-        return await self.start(await self.plans.get(adapter), "somebody wished it")
+        """Has a job made, due or not. Raises `NotFound`, `Conflict` while another of the plan's runs, and
+        what `Jobs.create` raises."""
+        async with self._engine.begin() as connection:
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            plan = await self.plans.get(adapter)
+            last = await self._jobs.of_plan(adapter)
+            if last is not None and last.status not in ENDED:
+                raise Conflict(
+                    f"{last.id} of this plan is {last.status}; wait for its end, or cancel it: hotswap jobs "
+                    f"cancel {last.id}",
+                    code="job_running",
+                )
+            return await self.start(plan, "somebody wished it")
 
     async def put(self, adapter: str, tenant: str, key: str, asked: NewPlan) -> dict[str, Any]:
-        return await self._shown(await self.plans.put(adapter, tenant, key, asked))
+        last = await self._jobs.of_plan(adapter)
+        new = adapter not in {plan.adapter for plan in await self.plans.all()}
+        plan = await self.plans.put(adapter, tenant, key, asked)
+        if new and last is not None:  # of a plan that was removed: nobody is told of it any more
+            await self.plans.note(adapter, told=last.id)
+        return await self._shown(plan)
 
     async def list(self) -> list[dict[str, Any]]:
         """Every plan, how far it is from its next job, and what came of the last one."""

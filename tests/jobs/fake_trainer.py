@@ -46,7 +46,8 @@ def build(spec: dict[str, Any]) -> int:
     """As `training.chores` does, but for the dataset."""
     assert os.environ["HOTSWAP_TRAINER_KEY"]
     assert spec["build"]["source"].startswith("traffic://tiny?feedback=corrected&tenant=default")
-    row = {"messages": [{"role": "user", "content": "{}"}, {"role": "assistant", "content": "ok"}]}
+    todo = json.dumps({"step_s": 60} if spec["build"]["name"] == "slow" else {})
+    row = {"messages": [{"role": "user", "content": todo}, {"role": "assistant", "content": "ok"}]}
     for name in ("rows", "validation"):
         Path(spec[name]).write_text(json.dumps(row) + "\n")
     lineage = {"dataset": f"{spec['build']['name']}@0123456789ab", "dataset_digest": "0" * 64}
@@ -109,7 +110,9 @@ def main() -> int:
     from tests.peft_folder import random_adapter
 
     random_adapter(Path(spec["out"]), TINY, spec["seed"])
-    tell("done", trained_tokens=1234)
+    before = Path(spec["out"]).with_name("before")
+    random_adapter(before, TINY, spec["seed"] + 1)
+    tell("done", trained_tokens=1234, checkpoints={str(total - 1): str(before)} if total > 1 else {})
     return 0
 
 

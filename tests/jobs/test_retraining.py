@@ -81,8 +81,8 @@ def test_enough_corrections_start_a_job_whose_version_is_proposed(shop: Shop) ->
     assert plan_of(shop)["job"] is None
     correct(shop, 1)
     plan = wait_result(shop, "passed all gates")
-    version = versions(shop, "good")[0]
-    assert (plan["proposed"], True) == (version["name"], version["proved"])
+    (version,) = (each for each in versions(shop, "good") if each["proved"])
+    assert plan["proposed"] == version["name"]
     told = shop.messages(plan["job"])
     assert told[0] == f"Created fine-tuning job: {plan['job']}, for 3 corrections since the last one"
     assert "Rows of the dataset good@0123456789ab: 1, and 1 held out" in told
@@ -96,7 +96,7 @@ def test_what_fails_a_gate_is_not_proposed(shop: Shop) -> None:
     correct(shop, 1)
     plan = wait_result(shop, "did not pass task gain")
     assert plan["proposed"] is None
-    assert versions(shop, "bad")[0]["proved"] is False
+    assert not any(each["proved"] for each in versions(shop, "bad"))
     assert shop.messages(plan["job"])[-3] == "Gates not passed: task gain"
 
 
@@ -109,6 +109,17 @@ def test_a_plan_that_is_wished_now_runs_and_one_that_is_removed_does_not(shop: S
     assert [] == json.loads(shop.house.cli("retrain", "ls", "--json").stdout)
     gone = shop.house.cli("retrain", "now", "other")
     assert (1, True) == (gone.returncode, "hotswap retrain set other" in gone.stderr)
+
+
+def test_while_a_job_of_it_runs_no_other_starts(shop: Shop) -> None:
+    shop.house.cli("retrain", "set", "slow", "--from", "tiny", "--every", "4w")
+    job = json.loads(shop.house.cli("retrain", "now", "slow", "--json").stdout)["id"]
+    refused = shop.house.cli("retrain", "now", "slow")
+    assert (1, True) == (refused.returncode, f"hotswap jobs cancel {job}" in refused.stderr)
+    assert 0 == shop.house.cli("jobs", "cancel", job).returncode
+    again = shop.house.cli("retrain", "now", "slow", "--json")
+    assert (0, True) == (again.returncode, json.loads(again.stdout)["id"] != job)
+    shop.house.cli("jobs", "cancel", json.loads(again.stdout)["id"])
 
 
 def test_without_a_worker_it_says_why_nothing_starts(tmp_path: Path, tiny_base: Path) -> None:

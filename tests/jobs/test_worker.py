@@ -67,6 +67,12 @@ def test_a_job_is_done_and_its_model_answers_at_once(shop: Shop) -> None:
     assert [(4, job.fine_tuned_model), (3, f"{job.fine_tuned_model}:ckpt-step-3")] == [
         (point.step_number, point.fine_tuned_model_checkpoint) for point in points[:2]
     ]
+    before = shop.sdk.chat.completions.create(
+        model=points[1].fine_tuned_model_checkpoint,
+        messages=[{"role": "user", "content": "hi"}],
+        max_tokens=4,
+    )
+    assert before.model.startswith("care@") and before.model != answer.model
     assert ["log.txt"] == os.listdir(shop.house.state / "jobs" / job.id)
 
 

@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.retraining.due import Seen, due, fallen
+from gateway.jobs.source import parse
+from gateway.retraining.due import LATELY, Seen, due, fallen
 from gateway.retraining.plans import NewPlan, Plan
 from gateway.traffic.feedback import Opinions
+from training.dataset.sources.traffic import wanted
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 NOTHING = Seen(Opinions(), Opinions(), Opinions())
@@ -77,6 +79,13 @@ def test_drift_is_a_fall_that_is_large_and_certain(
         assert reason == "thumbs up fell from 90% to 70%"
 
 
+def test_drift_rests_after_a_job_until_what_that_made_can_have_told() -> None:
+    seen = Seen(Opinions(), Opinions(judged=200, liked=140), Opinions(judged=200, liked=180))
+    plan = replace(PLAN, drift=0.1)
+    assert due(plan, NOW - LATELY + timedelta(minutes=1), seen, NOW) is None
+    assert due(plan, NOW - LATELY, seen, NOW) is not None
+
+
 def test_the_interval_is_newcombes() -> None:
     """His example (e) of the paper: 56/70 against 48/80 is 0.2, from 0.0524 to 0.3339."""
     found = fallen(Opinions(judged=70, liked=56), Opinions(judged=80, liked=48))
@@ -92,3 +101,10 @@ def test_a_plan_learns_from_its_route() -> None:
     plan = replace(PLAN, route="my base", since_s=30 * 86400)
     assert plan.source == "traffic://my%20base?since=30d&feedback=corrected"
     assert replace(PLAN, feedback=None).source == "traffic://support"
+
+
+@pytest.mark.parametrize("since_s", [60, 90 * 60, 12 * 3600, 7 * 86400, 28 * 86400, 90 * 86400 + 30])
+def test_who_builds_the_dataset_reads_what_a_plan_writes(since_s: int) -> None:
+    plan = replace(PLAN, since_s=since_s)
+    asked = wanted(f"{plan.source}&tenant=acme", now=1e9)
+    assert 0 <= (1e9 - asked.params["since"]) - since_s < 60 and parse(plan.source).since_s is not None

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
 from training.__main__ import STOPPED, main
+from training.left import CONFIG, RECORD, WEIGHTS
 from training.recipe import Recipe, TrainingError
 from training.rows import chat, write_rows
 from training.spec import Spec
@@ -141,7 +143,7 @@ def test_a_result_that_is_there_already_is_told_again(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "hotswap.json").write_text(json.dumps({"lineage": {"learned_tokens": 10}}))
     assert 0 == main([spec_file(tmp_path)])
-    assert {"event": "done", "trained_tokens": 30} == told(capsys.readouterr().out)[-1]
+    assert {"event": "done", "trained_tokens": 30, "checkpoints": {}} == told(capsys.readouterr().out)[-1]
 
 
 def test_steps_are_told_and_the_result_is_an_adapter(
@@ -151,6 +153,27 @@ def test_steps_are_told_and_the_result_is_an_adapter(
     events = told(capsys.readouterr().out)
     assert ["started", *["step"] * 6, "done"] == [e["event"] for e in events if e["event"] != "checkpoint"]
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+def test_the_last_checkpoints_are_left_as_adapters_of_their_own(
+    tmp_path: Path, small_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"n_epochs": 3, "batch_size": 1}  # 24 steps, a checkpoint every third
+    assert 0 == main([spec_file(tmp_path, base=str(small_base), max_rank=8, hyperparameters=asked)])
+    found = told(capsys.readouterr().out)[-1]["checkpoints"]
+    assert ["18", "21"] == list(found)
+    folder, result = Path(found["21"]), tmp_path / "out"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in result.iterdir())
+    assert (folder / CONFIG).read_bytes() == (result / CONFIG).read_bytes()
+    with safe_open(str(folder / WEIGHTS), "pt") as before, safe_open(str(result / WEIGHTS), "pt") as after:
+        assert list(before.keys()) == list(after.keys())
+        pairs = [(before.get_tensor(name), after.get_tensor(name)) for name in list(after.keys())]
+    assert all(one.shape == other.shape and one.dtype == other.dtype for one, other in pairs)
+    assert any(not one.equal(other) for one, other in pairs)
+    lineage = json.loads((folder / RECORD).read_text())["lineage"]
+    assert (21, False) == (lineage["steps"], "final_loss" in lineage)
+    assert 0 == main([str(tmp_path / "spec.json")])  # as a worker asks that had not heard of it
+    assert found == told(capsys.readouterr().out)[-1]["checkpoints"]
 
 
 def test_a_run_that_was_stopped_says_so_by_its_status(

@@ -191,6 +191,12 @@ def test_a_hub_that_refuses_says_what_it_looks_for(
         sent(folder, "hf://acme/support")
 
 
+def test_a_hub_that_is_not_there_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: HfApi("http://127.0.0.1:1", token="right"))
+    with pytest.raises(TrainingError, match="the hub did not take acme/support"):
+        sent(folder, "hf://acme/support")
+
+
 def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="hotswap adapters export"):
         sent(tmp_path / "none", "hf://acme/support")

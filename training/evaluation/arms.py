@@ -101,8 +101,9 @@ async def evaluate(
     max_tokens: int = 256,
     concurrency: int = 16,
     progress: Callable[[str, int, int], None] = lambda arm, done, total: None,
+    unremembered: bool = False,
 ) -> list[Outcome]:
-    """Every question to every arm, one arm after the other.
+    """Every question to every arm, one arm after the other. `unremembered`: see `ask_all`.
 
     Raises `TrainingError` when an endpoint fails, or for a metric that is not known or does not fit.
     """
@@ -125,6 +126,7 @@ async def evaluate(
             concurrency=concurrency,
             max_tokens=max_tokens,
             progress=told,
+            unremembered=unremembered,
         )
         outcomes.append(Outcome(arm, tuple(answers), _figures(asked, answers, metrics)))
     return outcomes

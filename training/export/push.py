@@ -88,7 +88,7 @@ def _hub(folder: Path, name: str, public: bool, say: Say) -> str:
         hub = HfApi()
         hub.create_repo(name, private=not public, exist_ok=True)
         done = hub.upload_folder(repo_id=name, folder_path=folder, commit_message="hotswap adapters push")
-    except (HfHubHTTPError, ValueError, OSError) as error:
+    except (HfHubHTTPError.__bases__[0], ValueError, OSError) as error:  # the first: its HTTP client's
         raise TrainingError(
             f"the hub did not take {name}: {error}. A token that may write is looked for in HF_TOKEN, "
             "another hub in HF_ENDPOINT"

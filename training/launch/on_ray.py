@@ -123,6 +123,10 @@ def _follow(ray: Any, wire: Any, trainer: Any, stop: Stop, tell: Tell) -> str:
         running = fitting.is_alive()
         for event in ray.get(wire.heard.remote()):
             last = event["event"]
+            if "checkpoints" in event:  # a worker on another machine has left them there
+                event["checkpoints"] = {
+                    step: at for step, at in event["checkpoints"].items() if Path(at).is_dir()
+                }
             if last != "stopped":
                 tell(event.pop("event"), **event)
         if not running:
@@ -147,12 +151,8 @@ def _share(given: dict[str, Any]) -> None:
         if here().leads and ray.get(wire.tell.remote({"event": event, **more})):
             stop.set()
 
-    for path, content in given["files"].items():
-        file = Path(path)
-        if not file.exists():  # on a machine that does not share the driver's disk
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
     spec = Spec.of(given["spec"])
+    ours = _put(given["files"])
     try:
         work.train(spec, stop, tell)
     except Stopped:
@@ -164,9 +164,27 @@ def _share(given: dict[str, Any]) -> None:
     except work.BadFile as error:
         tell("error", code=f"invalid_{error.param}", message=str(error), param=error.param)
         return
+    finally:
+        for file in ours:
+            file.unlink(missing_ok=True)  # what was said by users is not to lie about on a cluster
     if here().leads:
         files = {file.name: file.read_bytes() for file in spec.out.iterdir()}
         ray.get(wire.give.remote(files))
+
+
+def _put(files: dict[str, bytes]) -> list[Path]:
+    """Writes what a machine lacks that does not share the driver's disk; what this worker wrote. Several may
+    do so at once: each file appears whole."""
+    ours = []
+    for path, content in files.items():
+        file = Path(path)
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f".{file.name}.{os.getpid()}")
+            part.write_bytes(content)
+            part.replace(file)
+            ours.append(file)
+    return ours
 
 
 def _portable(spec: Spec) -> dict[str, Any]:

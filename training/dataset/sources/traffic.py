@@ -20,7 +20,7 @@ from training.dataset.plan import DatasetError
 from training.rows import Message
 
 SCHEME = "traffic://"
-SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604_800}
 FILTERS = ("version", "tenant", "key", "unit", "error", "feedback", "text")
 """Of a URL, passed on to the export as they are."""
 CUT = ("length", "content_filter")
@@ -175,7 +175,7 @@ def reason_of(answer: httpx.Response) -> str:
 
 
 def _time(name: str, value: str, now: float) -> float:
-    if span := re.fullmatch(r"([0-9]+)([smhd])", value):
+    if span := re.fullmatch(r"([0-9]+)([smhdw])", value):
         return now - int(span[1]) * SPANS[span[2]]
     try:
         moment = datetime.fromisoformat(value)
