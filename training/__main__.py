@@ -37,10 +37,7 @@ def main(argv: list[str]) -> int:
     except OneFailed:
         return 1
     except TrainingError as error:
-        tell("error", code="training_failed", message=str(error), param=None)
-        return 1
-    except work.BadFile as error:
-        tell("error", code=f"invalid_{error.param}", message=str(error), param=error.param)
+        work.tell_problem(error, tell)
         return 1
     return 0
 

@@ -8,11 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adapters.archive import CONFIG, MANIFEST, WEIGHTS
 from training.checkpoints import Checkpoint
-
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-RECORD = "hotswap.json"
 
 
 def leave(checkpoints: Sequence[Checkpoint], into: Path, result: Path, record: Mapping[str, Any]) -> None:
@@ -27,7 +24,7 @@ def leave(checkpoints: Sequence[Checkpoint], into: Path, result: Path, record: M
         shutil.copyfile(result / CONFIG, folder / CONFIG)
         known = {name: value for name, value in record["lineage"].items() if not name.endswith("_loss")}
         lineage = {**known, "steps": checkpoint.step, "seconds": round(checkpoint.seconds, 1)}
-        (folder / RECORD).write_text(json.dumps({**record, "lineage": lineage}, indent=1) + "\n")
+        (folder / MANIFEST).write_text(json.dumps({**record, "lineage": lineage}, indent=1) + "\n")
 
 
 def left(folder: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.archive import CONFIG, MANIFEST, WEIGHTS
 from adapters.base.manifest import BaseManifest
 from training.board import board
 from training.checkpoints import Checkpoint, Checkpoints
@@ -30,7 +31,6 @@ from training.stop import Stop
 from training.tokens import stop_ids
 from training.watch import Clock, Hearers, Progress, Validation, callback
 
-WEIGHTS = "adapter_model.safetensors"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 KEPT = 3
 """Checkpoints of a run that stay on the disk, besides the best. OpenAI offers as many."""
@@ -171,7 +171,7 @@ def train(
             with span("save"):
                 _save(trainer.model, unfinished, manifest)
                 record = _record(result, manifest, recipe, rows, validation, lineage or {})
-                (unfinished / "hotswap.json").write_text(json.dumps(record, indent=1) + "\n")
+                (unfinished / MANIFEST).write_text(json.dumps(record, indent=1) + "\n")
                 if kept is not None and leave_in is not None:
                     earlier_ones = [each for each in kept.whole() if each.step < result.steps]
                     leave(earlier_ones, leave_in, unfinished, record)
@@ -350,9 +350,9 @@ def _save(model: Any, folder: Path, manifest: BaseManifest) -> None:
         config.init_lora_weights, config.eva_config = True, None  # how it began is in the recipe
     model.save_pretrained(str(folder), save_embedding_layers=False)
     for left in folder.iterdir():
-        if left.name not in {"adapter_config.json", WEIGHTS}:
+        if left.name not in {CONFIG, WEIGHTS}:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-    file = folder / "adapter_config.json"
+    file = folder / CONFIG
     config = json.loads(file.read_bytes())
     config["target_modules"] = sorted(config["target_modules"])  # a set in peft: its order changes by process
     file.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")

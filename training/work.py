@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
+from adapters.archive import MANIFEST
 from training.launch.together import part
 from training.left import left
 from training.methods.methods import METHODS
@@ -24,12 +25,19 @@ class Tell(Protocol):
     def __call__(self, event: str, /, **more: Any) -> None: ...
 
 
-class BadFile(Exception):
+class BadFile(TrainingError):
     """`param` is OpenAI's name for the file."""
 
     def __init__(self, param: str, why: TrainingError) -> None:
         super().__init__(str(why))
         self.param = param
+
+
+def tell_problem(error: TrainingError, tell: Tell) -> None:
+    """The run's last word when it has failed."""
+    param = error.param if isinstance(error, BadFile) else None
+    code = "training_failed" if param is None else f"invalid_{param}"
+    tell("error", code=code, message=str(error), param=param)
 
 
 def check(spec: Spec, tell: Tell) -> None:
@@ -53,7 +61,7 @@ def train(spec: Spec, stop: Stop, tell: Tell) -> None:
     recipe = spec.recipe()
     tell("started", hyperparameters=spec.resolved())
     if spec.out.exists():  # a run before this one ended before the worker heard of it
-        lineage = json.loads((spec.out / "hotswap.json").read_text())["lineage"]
+        lineage = json.loads((spec.out / MANIFEST).read_text())["lineage"]
         tokens = round(lineage["learned_tokens"] * recipe.epochs)
         tell("done", trained_tokens=tokens, checkpoints=left(spec.checkpoint_adapters))
         return

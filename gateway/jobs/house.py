@@ -31,6 +31,11 @@ class HouseError(Exception):
         super().__init__(message)
         self.status = status
 
+    @property
+    def final(self) -> bool:
+        """What was sent will never be taken, or is nowhere: no use in sending it again."""
+        return self.status in (400, 404, 409, 413, 507)
+
 
 class Left(Exception):
     """The worker stops; nobody waits for the gateway any more."""

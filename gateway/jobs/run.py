@@ -87,7 +87,7 @@ class Run:
             await work
         except Failed as error:
             await self._bench.progress.failed(self._job.id, self._entry, error.code, str(error), error.param)
-            await asyncio.to_thread(self.clear)
+            await asyncio.to_thread(clear, self._bench.settings, self._job.id)
         except Left:
             await self._bench.progress.put_back(self._job.id, self._entry)
             raise PutBack from None
@@ -165,6 +165,8 @@ class Run:
             card = (await self._run_trainer("prove", prove=asked))["card"]
             await asyncio.to_thread(house.grade, version, card)
         except (Failed, HouseError) as error:  # the version is there; without a card it is not promoted
+            if isinstance(error, HouseError) and not error.final:
+                raise  # the gateway is away: all of this again, later
             await progress.said(self._job.id, self._entry, f"Not proved: {error}", "warn")
             return
         failed = [found["gate"] for found in card["findings"] if not found["passed"]]
@@ -295,7 +297,7 @@ class Run:
                 table_of(self.folder / "steps.jsonl"),
             )
         except HouseError as error:
-            if error.status in (400, 404, 409, 413, 507):
+            if error.final:
                 raise Failed("registration_failed", f"the result was not registered: {error}") from error
             raise
         await self._offer(done.get("checkpoints", {}))
@@ -309,7 +311,7 @@ class Run:
             results=results,
             last=self._steps[-1] if self._steps else None,
         )
-        await asyncio.to_thread(self.clear)
+        await asyncio.to_thread(clear, self._bench.settings, job.id)
 
     async def _offer(self, checkpoints: Mapping[str, str]) -> None:
         """The adapters of the last checkpoints (by step, their folders) answer at their names, too; after the
@@ -322,14 +324,10 @@ class Run:
             try:
                 await asyncio.to_thread(self._bench.house.register, Path(folder), self._job.adapter, name)
             except HouseError as error:
-                if error.status not in (400, 404, 409, 413, 507):
+                if not error.final:
                     raise
                 told = f"{name} does not answer: {error}"
                 await self._bench.progress.said(self._job.id, self._entry, told, "warn")
-
-    def clear(self) -> None:
-        """What it leaves."""
-        clear(self._bench.settings, self._job.id)
 
     @property
     def _holds_out(self) -> bool:

@@ -189,8 +189,7 @@ class Worker:
             await work(run)
         except NotOurs:
             log.info("job %s was taken away: cancelled, paused or somebody else's", job)
-            if await self._bench.progress.cancelled(job):
-                await asyncio.to_thread(run.clear)
+            await self._clear_cancelled(job)
         except (HouseError, OSError, SQLAlchemyError, httpx.HTTPError) as error:
             log.exception("job %s met with a fault", job)
             why = f"The worker met with a fault ({error})"
@@ -198,7 +197,7 @@ class Worker:
                 raise
 
     async def _clear_cancelled(self, job: str) -> None:
-        """Of a job that was cancelled while it waited, the rows that were fetched to be checked."""
+        """What a cancelled job has here; of one that was still waiting, the rows that were to be checked."""
         if await self._bench.progress.cancelled(job):
             await asyncio.to_thread(clear, self._settings, job)
 

@@ -27,16 +27,14 @@ class Evidence:
         self.goal = Goal(horizon, GOAL)
         self.guards = {name: Guard() for name in guardrails}
         self._each = (ALPHA - GOAL) / max(1, len(self.guards))
-        self._arm: dict[Hashable, bool] = {}
 
     def exchange(
         self, unit: Hashable, stratum: Hashable, bad: Mapping[str, float], *, candidate: bool
     ) -> None:
         """One that is over. `bad` has an outcome (0 good, 1 bad) for each guardrail that it says something
         of; those of a unit's first exchange count."""
-        if unit in self._arm:
+        if self.goal.candidates(unit) is not None:
             return
-        self._arm[unit] = candidate
         self.goal.seen(unit, stratum, candidate=candidate)
         for name, outcome in bad.items():
             guard = self.guards[name]
@@ -44,7 +42,7 @@ class Evidence:
 
     def said(self, unit: Hashable, value: float, *, candidate: bool) -> None:
         """What was thought (0 to 1) of an exchange that this arm answered."""
-        if self._arm.get(unit) is candidate:
+        if self.goal.candidates(unit) is candidate:
             self.goal.said(unit, value)
 
     def harmed(self) -> list[str]:

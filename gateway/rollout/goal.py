@@ -86,6 +86,11 @@ class Goal:
         """A unit's first exchange in the rollout; later ones change nothing."""
         self._units.setdefault(unit, _Unit(stratum, int(candidate)))
 
+    def candidates(self, unit: Hashable) -> bool | None:
+        """Whether the unit was seen under the candidate; None: it was not seen."""
+        found = self._units.get(unit)
+        return None if found is None else found.arm == 1
+
     def said(self, unit: Hashable, value: float) -> None:
         """Of one exchange of a unit that was seen. Raises `ValueError` for a value outside 0 to 1."""
         if not 0 <= value <= 1:

@@ -22,9 +22,15 @@ import uuid
 from collections import deque
 from pathlib import Path
 
-from isal.isal_zlib import crc32
-
-from gateway.traffic.segment import FRAME_BYTES, HEADER_BYTES, OPEN, Header, file_name, pack_frame_into
+from gateway.traffic.segment import (
+    FRAME_BYTES,
+    HEADER_BYTES,
+    OPEN,
+    Header,
+    checksum,
+    file_name,
+    pack_frame_into,
+)
 from gateway.traffic.writers import (
     close_left,
     close_segment,
@@ -145,7 +151,7 @@ class Journal:
             if end > self._batch_bytes:
                 batch = self._next(size)
                 begin, end = 0, size
-            pack_frame_into(batch.buffer, begin, length, crc32(payload))
+            pack_frame_into(batch.buffer, begin, length, checksum(payload))
             batch.buffer[begin + FRAME_BYTES : end] = payload
             batch.size = end
             batch.records += records

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
+
+from isal.isal_zlib import crc32
 
 MAGIC = b"hotswap\x01"
 OPEN, CLOSED = ".open", ".segment"
@@ -31,7 +32,8 @@ HEADER_BYTES = _NAME.size + _CRC.size
 FRAME_BYTES = _FRAME.size
 
 pack_frame, pack_frame_into = _FRAME.pack, _FRAME.pack_into
-"""Of the payload's length and its crc32."""
+"""Of the payload's length and its checksum."""
+checksum = crc32
 
 
 class NotASegment(ValueError):
@@ -48,7 +50,7 @@ class Header:
 
     def encode(self) -> bytes:
         head = _NAME.pack(MAGIC, self.writer.bytes, self.number, self.begun)
-        return head + _CRC.pack(zlib.crc32(head))
+        return head + _CRC.pack(checksum(head))
 
 
 @dataclass(slots=True)
@@ -62,7 +64,7 @@ class Damage:
 
 def frame(payload: bytes) -> bytes:
     """What stands before `payload` in a segment."""
-    return pack_frame(len(payload), zlib.crc32(payload))
+    return pack_frame(len(payload), checksum(payload))
 
 
 def file_name(number: int, suffix: str = CLOSED) -> str:
@@ -81,7 +83,7 @@ def read_header(path: Path) -> Header:
     if len(head) < HEADER_BYTES:
         raise NotASegment(f"{path.name} ends within its header")
     magic, writer, number, begun = _NAME.unpack_from(head)
-    if magic != MAGIC or _CRC.unpack_from(head, _NAME.size)[0] != zlib.crc32(head[: _NAME.size]):
+    if magic != MAGIC or _CRC.unpack_from(head, _NAME.size)[0] != checksum(head[: _NAME.size]):
         raise NotASegment(f"{path.name} is no segment of a journal of this version")
     return Header(UUID(bytes=writer), number, begun)
 
@@ -108,7 +110,7 @@ def payloads(path: Path, damage: Damage | None = None) -> Iterator[bytes]:
             payload = file.read(length)
             if len(payload) < length:
                 break
-            if zlib.crc32(payload) == crc:
+            if checksum(payload) == crc:
                 yield payload
             elif not _whole_at(file.fileno(), after, size):
                 break
@@ -126,4 +128,4 @@ def _whole_at(fd: int, at: int, size: int) -> bool:
     length, crc = _FRAME.unpack(head)
     if not 0 < length <= MAX_PAYLOAD_BYTES or at + FRAME_BYTES + length > size:
         return False
-    return bool(zlib.crc32(os.pread(fd, length, at + FRAME_BYTES)) == crc)
+    return bool(checksum(os.pread(fd, length, at + FRAME_BYTES)) == crc)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
+from adapters.archive import CONFIG, MANIFEST, WEIGHTS
 from training.__main__ import STOPPED, main
-from training.left import CONFIG, RECORD, WEIGHTS
 from training.recipe import Recipe, TrainingError
 from training.rows import chat, write_rows
 from training.spec import Spec
@@ -170,7 +170,7 @@ def test_the_last_checkpoints_are_left_as_adapters_of_their_own(
         pairs = [(before.get_tensor(name), after.get_tensor(name)) for name in list(after.keys())]
     assert all(one.shape == other.shape and one.dtype == other.dtype for one, other in pairs)
     assert any(not one.equal(other) for one, other in pairs)
-    lineage = json.loads((folder / RECORD).read_text())["lineage"]
+    lineage = json.loads((folder / MANIFEST).read_text())["lineage"]
     assert (21, False) == (lineage["steps"], "final_loss" in lineage)
     assert 0 == main([str(tmp_path / "spec.json")])  # as a worker asks that had not heard of it
     assert found == told(capsys.readouterr().out)[-1]["checkpoints"]

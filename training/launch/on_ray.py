@@ -159,10 +159,7 @@ def _share(given: dict[str, Any]) -> None:
         tell("stopped")
         return
     except TrainingError as error:
-        tell("error", code="training_failed", message=str(error), param=None)
-        return
-    except work.BadFile as error:
-        tell("error", code=f"invalid_{error.param}", message=str(error), param=error.param)
+        work.tell_problem(error, tell)
         return
     finally:
         for file in ours:
