@@ -62,8 +62,8 @@ def test_what_comes_late_counts_where_its_unit_was_seen() -> None:
     for unit in range(400):
         goal.seen(unit, "first hour", candidate=unit % 2 == 0)
     for unit in range(400):  # hours later
-        goal.said(unit, 1.0 if unit % 2 == 0 else 0.0)
         goal.seen(unit, "second hour", candidate=unit % 2 == 1)  # it stays where it was
+        goal.said(unit, 1.0 if unit % 2 == 0 else 0.0)
     found = goal.look()
     assert found is not None and found.difference == 1.0 and found.share == pytest.approx(0.2)
 
